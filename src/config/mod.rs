@@ -1,0 +1,3 @@
+//! The operator's document: parse, validate, diff.
+
+pub mod model;

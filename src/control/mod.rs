@@ -1,0 +1,1 @@
+//! The node's state and its decisions: events → state → tables, announcements.

@@ -1,0 +1,1 @@
+//! The loop: take tables, receive, forward, transmit, count, beat.
