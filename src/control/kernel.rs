@@ -86,7 +86,12 @@ mod tests {
             ]),
             neighbours: BTreeMap::from([((PortId(0), "10.1.1.1".parse().unwrap()), Mac([2; 6]))]),
         };
+        let reaches = |address: &str| view.reaches(address.parse().unwrap(), |_| true);
         assert!(reaches("198.51.100.1"), "by the default route");
+        assert!(
+            !view.reaches("198.51.100.1".parse().unwrap(), |_| false),
+            "no link"
+        );
         assert!(!reaches("10.1.1.7"), "on-link, not resolved");
         assert!(!reaches("10.66.1.1"), "unreachable is a route too");
         assert!(!reaches("2001:db8::1"), "gateway not resolved");
