@@ -21,6 +21,9 @@ pub struct Liveness {
     asked: u64,
     /// When the oldest unanswered packet was sent; `None`: all answered.
     unanswered_since: Option<u64>,
+    observed_ns: u64,
+    /// Silence counts from here at the earliest.
+    excused_ns: u64,
     stalled: bool,
 }
 
@@ -39,12 +42,20 @@ impl Liveness {
             stall_after_ns: stall_after.as_nanos() as u64,
             asked: 0,
             unanswered_since: None,
+            observed_ns: 0,
+            excused_ns: 0,
             stalled: false,
         }
     }
 
     /// Look at the worker now. To be called several times within the allowed time.
     pub fn observe(&mut self, now_ns: u64, signs: Signs) -> Finding {
+        // If the observer itself was not run for so long, the whole process was stopped, and the
+        // workers are owed the same time again to show that they are back.
+        if now_ns.saturating_sub(self.observed_ns) > self.stall_after_ns {
+            self.excused_ns = now_ns;
+        }
+        self.observed_ns = now_ns;
         if signs.answered == self.asked {
             self.asked += 1;
             self.unanswered_since = Some(now_ns);
@@ -116,6 +127,27 @@ mod tests {
             answered: asked,
         };
         assert_eq!(liveness.observe(2_100 * MS, thawed).change, Some(false));
+    }
+
+    #[test]
+    fn a_stopped_observer_does_not_blame_the_workers() {
+        let mut liveness = liveness();
+        let answered = healthy(&mut liveness, 1_000);
+        let before = Signs {
+            beat_ns: 950 * MS,
+            answered,
+        };
+        assert_eq!(
+            liveness.observe(60_000 * MS, before).change,
+            None,
+            "all were stopped"
+        );
+        assert_eq!(liveness.observe(60_400 * MS, before).change, None);
+        assert_eq!(
+            liveness.observe(60_501 * MS, before).change,
+            Some(true),
+            "still silent"
+        );
     }
 
     #[test]

@@ -466,7 +466,7 @@ impl State {
             usable: usable.len() as u32,
             reachable: usable
                 .iter()
-                .filter(|b| self.kernel.reaches(b.address.ip()))
+                .filter(|b| self.reaches(b.address.ip()))
                 .count() as u32,
             since_epoch: service.since_epoch,
             drain: self
