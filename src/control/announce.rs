@@ -71,38 +71,15 @@ pub struct VipView {
 /// Why a prefix is, or is not, announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    WorkerStalled {
-        worker: u16,
-    },
-    TablesPending {
-        oldest: u64,
-        needed: u64,
-    },
-    NodeDraining {
-        drain: Drain,
-    },
-    ServiceDraining {
-        service: String,
-        drain: Drain,
-    },
+    WorkerStalled { worker: u16 },
+    TablesPending { oldest: u64, needed: u64 },
+    NodeDraining { drain: Drain },
+    ServiceDraining { service: String, drain: Drain },
     NoLocalAddress,
-    TooFewBackends {
-        service: String,
-        usable: u32,
-        minimum: u32,
-        of: u32,
-    },
-    NextHopUnresolved {
-        service: String,
-    },
-    Serves {
-        service: String,
-        usable: u32,
-        of: u32,
-    },
-    KeptWithoutBackends {
-        service: String,
-    },
+    TooFewBackends { service: String, usable: u32, minimum: u32, of: u32 },
+    NextHopUnresolved { service: String },
+    Serves { service: String, usable: u32, of: u32 },
+    KeptWithoutBackends { service: String },
     LocalPrefix,
 }
 
@@ -114,48 +91,26 @@ impl fmt::Display for Reason {
                 f,
                 "a worker still uses tables of epoch {oldest}; the service came with epoch {needed}"
             ),
-            Self::NodeDraining {
-                drain: Drain::Lowered,
-            } => f.write_str("node drains: preference lowered (GRACEFUL_SHUTDOWN)"),
+            Self::NodeDraining { drain: Drain::Lowered } => {
+                f.write_str("node drains: preference lowered (GRACEFUL_SHUTDOWN)")
+            }
             Self::NodeDraining { .. } => f.write_str("node is drained"),
-            Self::ServiceDraining {
-                service,
-                drain: Drain::Lowered,
-            } => {
-                write!(
-                    f,
-                    "service {service} drains: preference lowered (GRACEFUL_SHUTDOWN)"
-                )
+            Self::ServiceDraining { service, drain: Drain::Lowered } => {
+                write!(f, "service {service} drains: preference lowered (GRACEFUL_SHUTDOWN)")
             }
             Self::ServiceDraining { service, .. } => write!(f, "service {service} is drained"),
             Self::NoLocalAddress => f.write_str("no local address (LIP) of this family"),
-            Self::TooFewBackends {
-                service,
-                usable,
-                minimum,
-                of,
-            } => write!(
-                f,
-                "service {service}: {usable} of {of} backends usable, {minimum} needed"
-            ),
-            Self::NextHopUnresolved { service } => {
-                write!(
-                    f,
-                    "service {service}: no backend has a next hop that resolves"
-                )
+            Self::TooFewBackends { service, usable, minimum, of } => {
+                write!(f, "service {service}: {usable} of {of} backends usable, {minimum} needed")
             }
-            Self::Serves {
-                service,
-                usable,
-                of,
-            } => {
+            Self::NextHopUnresolved { service } => {
+                write!(f, "service {service}: no backend has a next hop that resolves")
+            }
+            Self::Serves { service, usable, of } => {
                 write!(f, "service {service}: {usable} of {of} backends usable")
             }
             Self::KeptWithoutBackends { service } => {
-                write!(
-                    f,
-                    "service {service}: no backend usable, kept by on-no-backend"
-                )
+                write!(f, "service {service}: no backend usable, kept by on-no-backend")
             }
             Self::LocalPrefix => f.write_str("local addresses: replies return to this node"),
         }
@@ -211,26 +166,21 @@ fn decide_vip(node: &NodeView, vip: &VipView) -> Decision {
     }
     if !refusals.is_empty() || serving.is_empty() {
         refusals.append(&mut unable);
-        return Decision {
-            announcement: None,
-            reasons: refusals,
-        };
+        return Decision { announcement: None, reasons: refusals };
     }
     let mut reasons = serving;
     if node.drain == Drain::Lowered {
         reasons.insert(0, Reason::NodeDraining { drain: node.drain });
     } else if lowered {
-        reasons.extend(vip.services.iter().map(|s| Reason::ServiceDraining {
-            service: s.name.clone(),
-            drain: s.drain,
-        }));
+        reasons.extend(
+            vip.services
+                .iter()
+                .map(|s| Reason::ServiceDraining { service: s.name.clone(), drain: s.drain }),
+        );
     }
     reasons.append(&mut unable);
     let lowered = lowered || node.drain == Drain::Lowered;
-    Decision {
-        announcement: Some(announcement(node, lowered)),
-        reasons,
-    }
+    Decision { announcement: Some(announcement(node, lowered)), reasons }
 }
 
 fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reason> {
@@ -242,10 +192,7 @@ fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reas
         });
     }
     if service.drain == Drain::Withdrawn {
-        return Err(Reason::ServiceDraining {
-            service: name(),
-            drain: service.drain,
-        });
+        return Err(Reason::ServiceDraining { service: name(), drain: service.drain });
     }
     let enough = service.usable >= service.min_healthy.max(1);
     if !enough && service.on_no_backend == OnNoBackend::Keep {
@@ -262,47 +209,28 @@ fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reas
     if service.reachable == 0 && service.on_no_backend == OnNoBackend::Withdraw {
         return Err(Reason::NextHopUnresolved { service: name() });
     }
-    Ok(Reason::Serves {
-        service: name(),
-        usable: service.usable,
-        of: service.backends,
-    })
+    Ok(Reason::Serves { service: name(), usable: service.usable, of: service.backends })
 }
 
 /// Local addresses stay announced through the first step of a drain, since established flows still
 /// need their replies; they go with the node's withdrawal only when a worker cannot forward them.
 fn decide_local(node: &NodeView) -> Decision {
-    let mut refusals: Vec<Reason> = node
-        .stalled_workers
-        .iter()
-        .map(|&worker| Reason::WorkerStalled { worker })
-        .collect();
+    let mut refusals: Vec<Reason> =
+        node.stalled_workers.iter().map(|&worker| Reason::WorkerStalled { worker }).collect();
     if node.oldest_epoch == 0 {
-        refusals.push(Reason::TablesPending {
-            oldest: 0,
-            needed: 1,
-        });
+        refusals.push(Reason::TablesPending { oldest: 0, needed: 1 });
     }
     if refusals.is_empty() {
         let announcement = Some(announcement(node, false));
-        Decision {
-            announcement,
-            reasons: vec![Reason::LocalPrefix],
-        }
+        Decision { announcement, reasons: vec![Reason::LocalPrefix] }
     } else {
-        Decision {
-            announcement: None,
-            reasons: refusals,
-        }
+        Decision { announcement: None, reasons: refusals }
     }
 }
 
 fn node_refusals(node: &NodeView) -> Vec<Reason> {
-    let mut refusals: Vec<Reason> = node
-        .stalled_workers
-        .iter()
-        .map(|&worker| Reason::WorkerStalled { worker })
-        .collect();
+    let mut refusals: Vec<Reason> =
+        node.stalled_workers.iter().map(|&worker| Reason::WorkerStalled { worker }).collect();
     if node.drain == Drain::Withdrawn {
         refusals.push(Reason::NodeDraining { drain: node.drain });
     }
@@ -316,13 +244,7 @@ fn announcement(node: &NodeView, lowered: bool) -> Announcement {
     }
     communities.sort_unstable();
     communities.dedup();
-    Announcement {
-        bgp: BgpAttributes {
-            communities,
-            ..BgpAttributes::default()
-        },
-        ospf: None,
-    }
+    Announcement { bgp: BgpAttributes { communities, ..BgpAttributes::default() }, ospf: None }
 }
 
 #[cfg(test)]
@@ -330,10 +252,7 @@ mod tests {
     use super::*;
 
     fn node() -> NodeView {
-        NodeView {
-            oldest_epoch: 5,
-            ..NodeView::default()
-        }
+        NodeView { oldest_epoch: 5, ..NodeView::default() }
     }
 
     fn service() -> ServiceView {
@@ -350,11 +269,7 @@ mod tests {
     }
 
     fn vip(services: Vec<ServiceView>) -> VipView {
-        VipView {
-            prefix: "192.0.2.10/32".parse().unwrap(),
-            has_local_address: true,
-            services,
-        }
+        VipView { prefix: "192.0.2.10/32".parse().unwrap(), has_local_address: true, services }
     }
 
     fn reasons(decision: &Decision) -> Vec<String> {
@@ -367,30 +282,10 @@ mod tests {
         type Change = fn(&mut NodeView, &mut VipView);
         let rows: &[(&str, Change, bool, &str)] = &[
             ("healthy", |_, _| {}, true, "3 of 3 backends usable"),
-            (
-                "a worker has no tables yet",
-                |n, _| n.oldest_epoch = 0,
-                false,
-                "epoch 0",
-            ),
-            (
-                "tables not taken yet",
-                |_, v| v.services[0].since_epoch = 6,
-                false,
-                "epoch 5",
-            ),
-            (
-                "never published",
-                |_, v| v.services[0].since_epoch = 0,
-                false,
-                "tables",
-            ),
-            (
-                "no backends",
-                |_, v| v.services[0].usable = 0,
-                false,
-                "0 of 3 backends usable, 1",
-            ),
+            ("a worker has no tables yet", |n, _| n.oldest_epoch = 0, false, "epoch 0"),
+            ("tables not taken yet", |_, v| v.services[0].since_epoch = 6, false, "epoch 5"),
+            ("never published", |_, v| v.services[0].since_epoch = 0, false, "tables"),
+            ("no backends", |_, v| v.services[0].usable = 0, false, "0 of 3 backends usable, 1"),
             (
                 "below the minimum",
                 |_, v| (v.services[0].usable, v.services[0].min_healthy) = (1, 2),
@@ -415,30 +310,10 @@ mod tests {
                 false,
                 "epoch 0",
             ),
-            (
-                "no next hop",
-                |_, v| v.services[0].reachable = 0,
-                false,
-                "next hop that resolves",
-            ),
-            (
-                "no LIP",
-                |_, v| v.has_local_address = false,
-                false,
-                "no local address",
-            ),
-            (
-                "stalled worker",
-                |n, _| n.stalled_workers = vec![1],
-                false,
-                "worker 1 is stalled",
-            ),
-            (
-                "drained",
-                |n, _| n.drain = Drain::Withdrawn,
-                false,
-                "node is drained",
-            ),
+            ("no next hop", |_, v| v.services[0].reachable = 0, false, "next hop that resolves"),
+            ("no LIP", |_, v| v.has_local_address = false, false, "no local address"),
+            ("stalled worker", |n, _| n.stalled_workers = vec![1], false, "worker 1 is stalled"),
+            ("drained", |n, _| n.drain = Drain::Withdrawn, false, "node is drained"),
             (
                 "service drained",
                 |_, v| v.services[0].drain = Drain::Withdrawn,
@@ -458,27 +333,17 @@ mod tests {
 
     #[test]
     fn drain_lowers_preference_first() {
-        let lowered = NodeView {
-            drain: Drain::Lowered,
-            ..node()
-        };
+        let lowered = NodeView { drain: Drain::Lowered, ..node() };
         let decision = decide_vip(&lowered, &vip(vec![service()]));
         let announcement = decision.announcement.expect("still announced");
         assert_eq!(announcement.bgp.communities, vec![GRACEFUL_SHUTDOWN]);
-        let normal = decide_vip(&node(), &vip(vec![service()]))
-            .announcement
-            .unwrap();
+        let normal = decide_vip(&node(), &vip(vec![service()])).announcement.unwrap();
         assert!(normal.bgp.communities.is_empty());
     }
 
     #[test]
     fn one_dead_service_does_not_take_its_neighbour_down() {
-        let dead = ServiceView {
-            name: "dns".into(),
-            usable: 0,
-            reachable: 0,
-            ..service()
-        };
+        let dead = ServiceView { name: "dns".into(), usable: 0, reachable: 0, ..service() };
         let decision = decide_vip(&node(), &vip(vec![dead, service()]));
         assert!(decision.announcement.is_some());
         assert_eq!(decision.reasons.len(), 2, "both are explained");
@@ -486,41 +351,20 @@ mod tests {
 
     #[test]
     fn one_draining_service_does_not_lower_a_shared_vip() {
-        let draining = ServiceView {
-            name: "dns".into(),
-            drain: Drain::Lowered,
-            ..service()
-        };
+        let draining = ServiceView { name: "dns".into(), drain: Drain::Lowered, ..service() };
         let decision = decide_vip(&node(), &vip(vec![draining.clone(), service()]));
         assert!(decision.announcement.unwrap().bgp.communities.is_empty());
         let decision = decide_vip(&node(), &vip(vec![draining]));
-        assert_eq!(
-            decision.announcement.unwrap().bgp.communities,
-            vec![GRACEFUL_SHUTDOWN]
-        );
+        assert_eq!(decision.announcement.unwrap().bgp.communities, vec![GRACEFUL_SHUTDOWN]);
     }
 
     #[test]
     fn local_prefixes_outlive_a_drain_but_not_a_stall() {
         let local: IpNet = "10.9.1.0/29".parse().unwrap();
-        let drained = NodeView {
-            drain: Drain::Withdrawn,
-            ..node()
-        };
-        assert!(
-            decide(&drained, &[], &[local])[&local]
-                .announcement
-                .is_some()
-        );
-        let stalled = NodeView {
-            stalled_workers: vec![0],
-            ..node()
-        };
-        assert!(
-            decide(&stalled, &[], &[local])[&local]
-                .announcement
-                .is_none()
-        );
+        let drained = NodeView { drain: Drain::Withdrawn, ..node() };
+        assert!(decide(&drained, &[], &[local])[&local].announcement.is_some());
+        let stalled = NodeView { stalled_workers: vec![0], ..node() };
+        assert!(decide(&stalled, &[], &[local])[&local].announcement.is_none());
     }
 
     #[test]

@@ -40,9 +40,7 @@ impl KernelView {
 
     /// The neighbours that frames to `address` may be sent to.
     pub fn neighbours_toward(&self, address: IpAddr) -> impl Iterator<Item = (PortId, IpAddr)> {
-        self.lookup(address)
-            .iter()
-            .map(move |hop| (hop.port, hop.gateway.unwrap_or(address)))
+        self.lookup(address).iter().map(move |hop| (hop.port, hop.gateway.unwrap_or(address)))
     }
 
     /// Some hop toward `address` has a known link-layer address, on a port whose control interface
@@ -55,10 +53,7 @@ impl KernelView {
 
     /// Every gateway of every route.
     pub fn gateways(&self) -> impl Iterator<Item = (PortId, IpAddr)> {
-        self.routes
-            .values()
-            .flatten()
-            .filter_map(|hop| Some((hop.port, hop.gateway?)))
+        self.routes.values().flatten().filter_map(|hop| Some((hop.port, hop.gateway?)))
     }
 }
 
@@ -67,11 +62,7 @@ mod tests {
     use super::*;
 
     fn hop(gateway: Option<&str>) -> Hop {
-        Hop {
-            port: PortId(0),
-            gateway: gateway.map(|g| g.parse().unwrap()),
-            weight: 1,
-        }
+        Hop { port: PortId(0), gateway: gateway.map(|g| g.parse().unwrap()), weight: 1 }
     }
 
     #[test]
@@ -88,16 +79,10 @@ mod tests {
         };
         let reaches = |address: &str| view.reaches(address.parse().unwrap(), |_| true);
         assert!(reaches("198.51.100.1"), "by the default route");
-        assert!(
-            !view.reaches("198.51.100.1".parse().unwrap(), |_| false),
-            "no link"
-        );
+        assert!(!view.reaches("198.51.100.1".parse().unwrap(), |_| false), "no link");
         assert!(!reaches("10.1.1.7"), "on-link, not resolved");
         assert!(!reaches("10.66.1.1"), "unreachable is a route too");
         assert!(!reaches("2001:db8::1"), "gateway not resolved");
-        assert_eq!(
-            view.lookup("2001:db8::1".parse().unwrap()),
-            &[hop(Some("fd00::1"))]
-        );
+        assert_eq!(view.lookup("2001:db8::1".parse().unwrap()), &[hop(Some("fd00::1"))]);
     }
 }

@@ -60,17 +60,13 @@ impl Liveness {
             self.asked += 1;
             self.unanswered_since = Some(now_ns);
         }
-        let silent = now_ns.saturating_sub(signs.beat_ns);
-        let unanswered = self
-            .unanswered_since
-            .map_or(0, |since| now_ns.saturating_sub(since));
+        let since = |then: u64| now_ns.saturating_sub(then.max(self.excused_ns));
+        let silent = since(signs.beat_ns);
+        let unanswered = self.unanswered_since.map_or(0, since);
         let stalled = silent > self.stall_after_ns || unanswered > self.stall_after_ns;
         let change = (stalled != self.stalled).then_some(stalled);
         self.stalled = stalled;
-        Finding {
-            change,
-            ask: self.asked,
-        }
+        Finding { change, ask: self.asked }
     }
 }
 
@@ -88,13 +84,7 @@ mod tests {
     fn healthy(liveness: &mut Liveness, until_ms: u64) -> u64 {
         let mut answered = 0;
         for ms in (0..until_ms).step_by(50) {
-            let finding = liveness.observe(
-                ms * MS,
-                Signs {
-                    beat_ns: ms * MS,
-                    answered,
-                },
-            );
+            let finding = liveness.observe(ms * MS, Signs { beat_ns: ms * MS, answered });
             assert_eq!(finding.change, None, "at {ms} ms");
             answered = finding.ask;
         }
@@ -110,22 +100,12 @@ mod tests {
     fn silence_is_a_stall_and_a_beat_ends_it() {
         let mut liveness = liveness();
         let answered = healthy(&mut liveness, 1_000);
-        let frozen = Signs {
-            beat_ns: 950 * MS,
-            answered,
-        };
+        let frozen = Signs { beat_ns: 950 * MS, answered };
         assert_eq!(liveness.observe(1_450 * MS, frozen).change, None);
         assert_eq!(liveness.observe(1_451 * MS, frozen).change, Some(true));
-        assert_eq!(
-            liveness.observe(2_000 * MS, frozen).change,
-            None,
-            "said once"
-        );
+        assert_eq!(liveness.observe(2_000 * MS, frozen).change, None, "said once");
         let asked = liveness.observe(2_050 * MS, frozen).ask;
-        let thawed = Signs {
-            beat_ns: 2_100 * MS,
-            answered: asked,
-        };
+        let thawed = Signs { beat_ns: 2_100 * MS, answered: asked };
         assert_eq!(liveness.observe(2_100 * MS, thawed).change, Some(false));
     }
 
@@ -133,31 +113,17 @@ mod tests {
     fn a_stopped_observer_does_not_blame_the_workers() {
         let mut liveness = liveness();
         let answered = healthy(&mut liveness, 1_000);
-        let before = Signs {
-            beat_ns: 950 * MS,
-            answered,
-        };
-        assert_eq!(
-            liveness.observe(60_000 * MS, before).change,
-            None,
-            "all were stopped"
-        );
+        let before = Signs { beat_ns: 950 * MS, answered };
+        assert_eq!(liveness.observe(60_000 * MS, before).change, None, "all were stopped");
         assert_eq!(liveness.observe(60_400 * MS, before).change, None);
-        assert_eq!(
-            liveness.observe(60_501 * MS, before).change,
-            Some(true),
-            "still silent"
-        );
+        assert_eq!(liveness.observe(60_501 * MS, before).change, Some(true), "still silent");
     }
 
     #[test]
     fn beating_without_answering_is_a_stall() {
         let mut liveness = liveness();
         healthy(&mut liveness, 1_000);
-        let at = |ms: u64| Signs {
-            beat_ns: ms * MS,
-            answered: u64::MAX,
-        };
+        let at = |ms: u64| Signs { beat_ns: ms * MS, answered: u64::MAX };
         let changes: Vec<_> = (1_000..1_700)
             .step_by(50)
             .filter_map(|ms| liveness.observe(ms * MS, at(ms)).change)

@@ -17,12 +17,7 @@ pub struct Slots<K> {
 
 impl<K: Eq + Hash + Clone> Slots<K> {
     pub fn new(capacity: u32) -> Self {
-        Self {
-            by_key: HashMap::new(),
-            free: VecDeque::new(),
-            next: 0,
-            capacity,
-        }
+        Self { by_key: HashMap::new(), free: VecDeque::new(), next: 0, capacity }
     }
 
     /// The key's slot, taken now if it has none. `None`: every slot is taken.

@@ -152,11 +152,7 @@ impl State {
     pub fn apply(&mut self, event: Event) {
         match event {
             Event::Config(config) => self.configure(config),
-            Event::Health(HealthEvent {
-                target,
-                healthy,
-                reason,
-            }) => {
+            Event::Health(HealthEvent { target, healthy, reason }) => {
                 // A result may arrive after its target left the configuration.
                 if self.targets.contains(&target) {
                     self.health.insert(target, Health { healthy, reason });
@@ -179,25 +175,16 @@ impl State {
                 }
             }
             Event::DrainNode(drain) => self.drain = drain,
-            Event::DrainService {
-                name,
-                drain: Drain::No,
-            } => {
+            Event::DrainService { name, drain: Drain::No } => {
                 self.drained_services.remove(&name);
             }
             Event::DrainService { name, drain } => {
                 self.drained_services.insert(name, drain);
             }
-            Event::DrainBackend {
-                address,
-                drain: true,
-            } => {
+            Event::DrainBackend { address, drain: true } => {
                 self.drained_backends.insert(address);
             }
-            Event::DrainBackend {
-                address,
-                drain: false,
-            } => {
+            Event::DrainBackend { address, drain: false } => {
                 self.drained_backends.remove(&address);
             }
         }
@@ -205,10 +192,7 @@ impl State {
 
     /// Services as the packet path needs them, in slot order of their keys.
     pub(super) fn service_specs(&self) -> Vec<ServiceSpec> {
-        self.services
-            .values()
-            .map(|service| self.service_spec(service))
-            .collect()
+        self.services.values().map(|service| self.service_spec(service)).collect()
     }
 
     /// Local addresses with their slots. A slot stays with its address for the life of the process:
@@ -327,11 +311,7 @@ impl State {
             let shared = Arc::new(service.clone());
             for &vip in &service.vips {
                 for &port in &service.ports {
-                    let key = ServiceKey {
-                        vip,
-                        protocol: service.protocol,
-                        port,
-                    };
+                    let key = ServiceKey { vip, protocol: service.protocol, port };
                     wanted.insert(key, Arc::clone(&shared));
                 }
             }
@@ -349,8 +329,7 @@ impl State {
             self.configure_service(key, service);
         }
         let names: HashSet<&str> = config.services.iter().map(|s| s.name.as_str()).collect();
-        self.drained_services
-            .retain(|name, _| names.contains(name.as_str()));
+        self.drained_services.retain(|name, _| names.contains(name.as_str()));
         self.config = config;
         self.targets = self
             .services
@@ -379,11 +358,7 @@ impl State {
         service.removed = None;
         service.config = Arc::clone(&config);
         let mut before = std::mem::take(&mut service.backends);
-        for backend in config
-            .backends
-            .iter()
-            .filter(|b| b.address.is_ipv4() == key.vip.is_ipv4())
-        {
+        for backend in config.backends.iter().filter(|b| b.address.is_ipv4() == key.vip.is_ipv4()) {
             let address = SocketAddr::new(backend.address, backend.port.unwrap_or(key.port));
             let Some(slot) = self.backend_slots.take(&(key, address)) else {
                 tracing::error!(%address, "no backend slot left; backend ignored");
@@ -464,16 +439,9 @@ impl State {
             min_healthy: service.config.min_healthy,
             backends: configured.count() as u32,
             usable: usable.len() as u32,
-            reachable: usable
-                .iter()
-                .filter(|b| self.reaches(b.address.ip()))
-                .count() as u32,
+            reachable: usable.iter().filter(|b| self.reaches(b.address.ip())).count() as u32,
             since_epoch: service.since_epoch,
-            drain: self
-                .drained_services
-                .get(&service.config.name)
-                .copied()
-                .unwrap_or_default(),
+            drain: self.drained_services.get(&service.config.name).copied().unwrap_or_default(),
         }
     }
 }

@@ -33,10 +33,7 @@ impl State {
                     .iter()
                     .map(|hop| {
                         let next = NextHopId(hops.len() as u32);
-                        (
-                            *hops.entry((hop.port, hop.gateway)).or_insert(next),
-                            hop.weight,
-                        )
+                        (*hops.entry((hop.port, hop.gateway)).or_insert(next), hop.weight)
                     })
                     .collect(),
             })

@@ -41,11 +41,7 @@ fn service(backends: &[&str]) -> Service {
         check: Some(check()),
         backends: backends
             .iter()
-            .map(|a| Backend {
-                address: a.parse().unwrap(),
-                port: None,
-                weight: 1,
-            })
+            .map(|a| Backend { address: a.parse().unwrap(), port: None, weight: 1 })
             .collect(),
     }
 }
@@ -88,11 +84,7 @@ fn kernel() -> KernelView {
         up: vec![PortId(0)],
         routes: BTreeMap::from([(
             "0.0.0.0/0".parse().unwrap(),
-            vec![Hop {
-                port: PortId(0),
-                gateway: Some(gateway),
-                weight: 1,
-            }],
+            vec![Hop { port: PortId(0), gateway: Some(gateway), weight: 1 }],
         )]),
         neighbours: BTreeMap::from([((PortId(0), gateway), Mac([2; 6]))]),
     }
@@ -115,10 +107,7 @@ impl Bench {
             tx_l4_checksum: false,
         };
         let state = State::new(config(services), vec![port], 2);
-        let mut bench = Self {
-            state,
-            spec: TablesSpec::default(),
-        };
+        let mut bench = Self { state, spec: TablesSpec::default() };
         bench.apply(Event::Kernel(kernel()));
         bench
     }
@@ -127,10 +116,7 @@ impl Bench {
     fn apply(&mut self, event: Event) {
         self.apply_without_ack(event);
         for worker in 0..2 {
-            self.state.apply(Event::WorkerEpoch {
-                worker,
-                epoch: self.spec.epoch,
-            });
+            self.state.apply(Event::WorkerEpoch { worker, epoch: self.spec.epoch });
         }
     }
 
@@ -143,33 +129,17 @@ impl Bench {
 
     fn health(&mut self, backend: &str, healthy: bool) {
         let address = format!("{backend}:80").parse().unwrap();
-        let target = Target {
-            address,
-            check: check(),
-            source: None,
-        };
-        self.apply(Event::Health(HealthEvent {
-            target,
-            healthy,
-            reason: "test".into(),
-        }));
+        let target = Target { address, check: check(), source: None };
+        self.apply(Event::Health(HealthEvent { target, healthy, reason: "test".into() }));
     }
 
     fn announced(&self) -> bool {
         let prefix: IpNet = VIP.parse().unwrap();
-        self.state
-            .decisions()
-            .get(&prefix)
-            .is_some_and(|d| d.announcement.is_some())
+        self.state.decisions().get(&prefix).is_some_and(|d| d.announcement.is_some())
     }
 
     fn usable(&self) -> usize {
-        self.spec
-            .services
-            .iter()
-            .flat_map(|s| &s.backends)
-            .filter(|b| b.usable)
-            .count()
+        self.spec.services.iter().flat_map(|s| &s.backends).filter(|b| b.usable).count()
     }
 }
 
@@ -212,25 +182,13 @@ fn withdrawn_on_stall_on_lost_neighbour_and_on_link_down() {
     let mut bench = Bench::new(vec![service(&["10.2.0.11"])]);
     bench.health("10.2.0.11", true);
     assert!(bench.announced());
-    bench.apply(Event::WorkerStalled {
-        worker: 1,
-        stalled: true,
-    });
+    bench.apply(Event::WorkerStalled { worker: 1, stalled: true });
     assert!(!bench.announced());
-    bench.apply(Event::WorkerStalled {
-        worker: 1,
-        stalled: false,
-    });
+    bench.apply(Event::WorkerStalled { worker: 1, stalled: false });
     assert!(bench.announced());
-    bench.apply(Event::Kernel(KernelView {
-        neighbours: BTreeMap::new(),
-        ..kernel()
-    }));
+    bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));
     assert!(!bench.announced(), "the gateway does not resolve");
-    bench.apply(Event::Kernel(KernelView {
-        up: vec![],
-        ..kernel()
-    }));
+    bench.apply(Event::Kernel(KernelView { up: vec![], ..kernel() }));
     assert!(!bench.announced(), "the control interface is down");
     bench.apply(Event::Kernel(kernel()));
     assert!(bench.announced());
@@ -256,16 +214,9 @@ fn a_removed_backend_keeps_its_slot_until_its_flows_end() {
     bench.health("10.2.0.12", true);
     let id = bench.spec.services[0].backends[1].id;
     bench.apply(Event::Config(config(vec![service(&["10.2.0.11"])])));
-    assert_eq!(
-        bench.spec.services[0].backends.len(),
-        2,
-        "still named by flows"
-    );
+    assert_eq!(bench.spec.services[0].backends.len(), 2, "still named by flows");
     assert_eq!(bench.usable(), 1);
-    assert!(
-        !bench.state.reap(|backend| u64::from(backend == id)),
-        "a flow is left"
-    );
+    assert!(!bench.state.reap(|backend| u64::from(backend == id)), "a flow is left");
     assert!(bench.state.reap(|_| 0));
     bench.apply(Event::Link { port: 0, up: true });
     assert_eq!(bench.spec.services[0].backends.len(), 1);
@@ -276,10 +227,7 @@ fn a_removed_service_goes_only_after_the_workers_know() {
     let mut bench = Bench::new(vec![service(&["10.2.0.11"])]);
     bench.health("10.2.0.11", true);
     bench.apply_without_ack(Event::Config(config(vec![])));
-    assert!(
-        !bench.state.reap(|_| 0),
-        "a worker may still make flows to it"
-    );
+    assert!(!bench.state.reap(|_| 0), "a worker may still make flows to it");
     assert!(bench.spec.services[0].removed);
     assert!(!bench.announced());
     let epoch = bench.spec.epoch;
@@ -295,10 +243,8 @@ fn a_removed_service_goes_only_after_the_workers_know() {
 fn a_service_that_returns_keeps_its_slots() {
     let mut bench = Bench::new(vec![service(&["10.2.0.11"])]);
     bench.health("10.2.0.11", true);
-    let (service_id, backend_id): (_, BackendId) = (
-        bench.spec.services[0].id,
-        bench.spec.services[0].backends[0].id,
-    );
+    let (service_id, backend_id): (_, BackendId) =
+        (bench.spec.services[0].id, bench.spec.services[0].backends[0].id);
     bench.apply(Event::Config(config(vec![])));
     bench.apply(Event::Config(config(vec![service(&["10.2.0.11"])])));
     let back = &bench.spec.services[0];
@@ -320,20 +266,11 @@ fn drains() {
     assert!(!bench.announced());
     bench.apply(Event::DrainNode(Drain::No));
     assert!(bench.announced());
-    bench.apply(Event::DrainService {
-        name: "web".into(),
-        drain: Drain::Withdrawn,
-    });
+    bench.apply(Event::DrainService { name: "web".into(), drain: Drain::Withdrawn });
     assert!(!bench.announced());
-    bench.apply(Event::DrainService {
-        name: "web".into(),
-        drain: Drain::No,
-    });
+    bench.apply(Event::DrainService { name: "web".into(), drain: Drain::No });
     let address = "10.2.0.11:80".parse().unwrap();
-    bench.apply(Event::DrainBackend {
-        address,
-        drain: true,
-    });
+    bench.apply(Event::DrainBackend { address, drain: true });
     assert_eq!(bench.usable(), 0);
     assert!(!bench.announced());
 }

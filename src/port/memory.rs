@@ -33,16 +33,8 @@ pub struct MemoryQueue {
 /// Two ends; what one sends, the other receives. `depth`: most frames in flight per direction.
 pub fn pair(depth: usize) -> (MemoryQueue, MemoryQueue) {
     let (ab, ba) = (Wire::default(), Wire::default());
-    let a = MemoryQueue {
-        rx: Arc::clone(&ba),
-        tx: Arc::clone(&ab),
-        depth,
-    };
-    let b = MemoryQueue {
-        rx: ab,
-        tx: ba,
-        depth,
-    };
+    let a = MemoryQueue { rx: Arc::clone(&ba), tx: Arc::clone(&ab), depth };
+    let b = MemoryQueue { rx: ab, tx: ba, depth };
     (a, b)
 }
 
@@ -59,11 +51,7 @@ impl MemoryQueue {
 
     /// The next frame that arrived.
     pub fn receive(&self) -> Option<Vec<u8>> {
-        self.rx
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-            .map(|frame| frame.0)
+        self.rx.lock().unwrap_or_else(PoisonError::into_inner).pop_front().map(|frame| frame.0)
     }
 }
 
