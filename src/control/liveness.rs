@@ -52,7 +52,8 @@ impl Liveness {
     pub fn observe(&mut self, now_ns: u64, signs: Signs) -> Finding {
         // If the observer itself was not run for so long, the whole process was stopped, and the
         // workers are owed the same time again to show that they are back.
-        if now_ns.saturating_sub(self.observed_ns) > self.stall_after_ns {
+        let away = now_ns.saturating_sub(self.observed_ns);
+        if away > self.stall_after_ns && !self.stalled {
             self.excused_ns = now_ns;
         }
         self.observed_ns = now_ns;
