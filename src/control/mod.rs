@@ -3,6 +3,7 @@
 pub mod announce;
 pub mod kernel;
 pub mod liveness;
+pub mod owner;
 pub mod slots;
 pub mod state;
 mod tables;
