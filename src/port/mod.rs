@@ -3,6 +3,9 @@
 //! A [`Queue`] is one receive/transmit queue pair of a port, owned by one worker. The worker is
 //! generic over it: DPDK ports, memory ports in tests and pcap files run the same loop.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+
 use crate::packet::Frame;
 use arrayvec::ArrayVec;
 
