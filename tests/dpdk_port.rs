@@ -5,8 +5,8 @@
 use dunlin::config::model::Device;
 use dunlin::packet::Frame;
 use dunlin::port::dpdk::{
-    AllocError, DpdkError, DpdkPort, Eal, EalConfig, Mbuf, Mempool, PoolConfig, PortConfig,
-    TscClock, pin_current_thread,
+    AllocError, DpdkError, DpdkPort, DpdkQueue, Eal, EalConfig, Mbuf, Mempool, PoolConfig,
+    PortConfig, TscClock, pin_current_thread,
 };
 use dunlin::port::{Burst, Queue};
 use std::net::{TcpStream, UdpSocket};
@@ -230,7 +230,7 @@ fn several_queues_are_spread_by_hash_where_the_device_can() {
     assert_eq!(rss.key[..4], [0x6d, 0x5a, 0x56, 0xda]);
     let queues: Vec<_> = (0..4).map(|n| port.queue(n).expect("free")).collect();
     assert_eq!(
-        queues.iter().map(|q| q.index()).collect::<Vec<_>>(),
+        queues.iter().map(DpdkQueue::index).collect::<Vec<_>>(),
         [0, 1, 2, 3]
     );
 }

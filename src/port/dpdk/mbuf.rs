@@ -237,7 +237,7 @@ mod tests {
             flags,
             sys::DPDK_SYS_TX_IPV4 | sys::DPDK_SYS_TX_IP_CKSUM | sys::DPDK_SYS_TX_TCP_CKSUM
         );
-        assert_eq!(lengths, 14 | 20 << 7 | 20 << 16);
+        assert_eq!(lengths, 14 + (20 << 7) + (20 << 16));
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
         frame[14 + 48] = 17;
         let (flags, lengths) = tx_request(&frame, offload(56));
         assert_eq!(flags, sys::DPDK_SYS_TX_IPV6 | sys::DPDK_SYS_TX_UDP_CKSUM);
-        assert_eq!(lengths, 14 | 56 << 7 | 8 << 16);
+        assert_eq!(lengths, 14 + (56 << 7) + (8 << 16));
     }
 
     #[test]
