@@ -132,6 +132,11 @@ impl<'t> Report<'t> {
         }
     }
 
+    /// Nothing more is kept: a message need not be worked out, only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.borrow().kept.len() >= MAX_ERRORS
+    }
+
     /// Mistakes so far. Unchanged across a section means that the section is sound, and that
     /// checks which build on it say something true.
     pub(super) fn count(&self) -> usize {

@@ -45,6 +45,10 @@ impl<'a> Table<'a> {
             .keys()
             .filter(|key| !section.keys.contains(&key.get_ref().as_ref()))
         {
+            if report.is_full() {
+                report.error(key.span().start, "", String::new());
+                continue;
+            }
             let hint = match value::closest(key.get_ref(), section.keys) {
                 Some(known) => format!("did you mean {known:?}?"),
                 None => format!("expected one of: {}", section.keys.join(", ")),

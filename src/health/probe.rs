@@ -26,6 +26,8 @@ const MAX_BODY: usize = 64 << 10;
 const MAX_HEAD: usize = 32 << 10;
 const MAX_FIELDS: usize = 100;
 
+const CUT_SHORT: &str = "connection closed before the response was complete";
+
 /// What a probe found, with a reason for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -91,6 +93,7 @@ impl Fault {
             Some(Errno::ECONNRESET) => Self::Target("connection reset".to_owned()),
             Some(Errno::ENETUNREACH) => Self::Target("network unreachable".to_owned()),
             Some(Errno::EHOSTUNREACH) => Self::Target("no route to host".to_owned()),
+            _ if error.kind() == io::ErrorKind::UnexpectedEof => Self::Target(CUT_SHORT.to_owned()),
             _ => Self::Target(error.to_string()),
         }
     }
@@ -103,7 +106,7 @@ impl Fault {
             return Self::io(io);
         }
         Self::Target(if error.is_incomplete_message() {
-            "connection closed before the response was complete".to_owned()
+            CUT_SHORT.to_owned()
         } else if error.is_parse_too_large() {
             format!(
                 "the head of the response is larger than {} KiB",
