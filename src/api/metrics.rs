@@ -10,7 +10,7 @@ use super::model::{
     BgpState, DropInfo, HealthState, PortInfo, ServiceInfo, Status, Traffic, WorkerInfo,
     protocol_name,
 };
-use exposition::{Exposition, Kind};
+use exposition::{Exposition, Kind, Value};
 
 /// Content type of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -92,88 +92,88 @@ fn node(out: &mut Exposition, status: &Status) {
 }
 
 fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
-    type Value = fn(&WorkerInfo) -> f64;
-    let families: [(&str, Kind, &str, Value); 14] = [
+    type Read = fn(&WorkerInfo) -> Value;
+    let families: [(&str, Kind, &str, Read); 14] = [
         (
             "beat_age_seconds",
             Kind::Gauge,
             "Time since the worker's last beat.",
-            |w| w.beat_age_ms as f64 / 1e3,
+            |w| (w.beat_age_ms as f64 / 1e3).into(),
         ),
         (
             "stalled",
             Kind::Gauge,
             "1 if the worker has stopped beating, else 0.",
-            |w| f64::from(u8::from(w.stalled)),
+            |w| u64::from(w.stalled).into(),
         ),
         (
             "tables_epoch",
             Kind::Gauge,
             "Epoch of the tables that the worker uses.",
-            |w| w.epoch as f64,
+            |w| w.epoch.into(),
         ),
         (
             "busy_ratio",
             Kind::Gauge,
             "Share of loops that found packets, 0 to 1.",
-            |w| w.busy_percent / 100.0,
+            |w| (w.busy_percent / 100.0).into(),
         ),
         ("flows", Kind::Gauge, "Flows alive on the worker.", |w| {
-            w.flows as f64
+            w.flows.into()
         }),
         (
             "flows_max",
             Kind::Gauge,
             "Flows that the worker has room for.",
-            |w| w.max_flows as f64,
+            |w| w.max_flows.into(),
         ),
         (
             "local_ports_used",
             Kind::Gauge,
             "Local ports in use toward backends.",
-            |w| w.local_ports_used as f64,
+            |w| w.local_ports_used.into(),
         ),
         (
             "local_ports",
             Kind::Gauge,
             "Local ports that the worker has.",
-            |w| w.local_ports_total as f64,
+            |w| w.local_ports_total.into(),
         ),
         (
             "receive_packets_total",
             Kind::Counter,
             "Packets received.",
-            |w| w.rx_packets as f64,
+            |w| w.rx_packets.into(),
         ),
         (
             "transmit_packets_total",
             Kind::Counter,
             "Packets sent.",
-            |w| w.tx_packets as f64,
+            |w| w.tx_packets.into(),
         ),
         (
             "kernel_packets_total",
             Kind::Counter,
             "Packets passed to the kernel.",
-            |w| w.kernel_packets as f64,
+            |w| w.kernel_packets.into(),
         ),
         (
             "handover_packets_total",
             Kind::Counter,
             "Packets handed to other workers.",
-            |w| w.handover_packets as f64,
+            |w| w.handover_packets.into(),
         ),
         (
             "drop_packets_total",
             Kind::Counter,
             "Packets dropped, all reasons.",
-            |w| w.dropped_packets as f64,
+            |w| w.dropped_packets.into(),
         ),
         (
             "info",
             Kind::Gauge,
             "Always 1; the CPU core is a label.",
-            |_| 1.0,
+            |_| Value::Whole(1),
         ),
     ];
     for (name, kind, help, value) in families {
@@ -208,8 +208,8 @@ fn drops(out: &mut Exposition, drops: &[DropInfo]) {
 }
 
 fn ports(out: &mut Exposition, ports: &[PortInfo]) {
-    type Value = fn(&PortInfo) -> u64;
-    let families: [(&str, Kind, &str, Value); 9] = [
+    type Read = fn(&PortInfo) -> u64;
+    let families: [(&str, Kind, &str, Read); 9] = [
         ("up", Kind::Gauge, "1 if the link is up, else 0.", |p| {
             u64::from(p.link_up)
         }),
@@ -293,8 +293,8 @@ fn traffic<T>(
     labels: impl Fn(&T) -> Vec<(&'static str, String)>,
     of: impl Fn(&T) -> Traffic,
 ) {
-    type Value = fn(Traffic) -> u64;
-    let families: [(&str, Kind, &str, Value); 6] = [
+    type Read = fn(Traffic) -> u64;
+    let families: [(&str, Kind, &str, Read); 6] = [
         ("connections", Kind::Gauge, "Flows alive.", |t| {
             t.connections_active
         }),
@@ -343,8 +343,8 @@ fn services(out: &mut Exposition, services: &[ServiceInfo]) {
             ("port", service.port.to_string()),
         ]
     };
-    type Value = fn(&ServiceInfo) -> u64;
-    let families: [(&str, &str, Value); 4] = [
+    type Read = fn(&ServiceInfo) -> u64;
+    let families: [(&str, &str, Read); 4] = [
         ("backends_healthy", "Backends that take new flows.", |s| {
             s.backends_healthy
         }),
@@ -434,8 +434,8 @@ fn announce(out: &mut Exposition, announce: &[AnnounceInfo]) {
 
 fn sessions(out: &mut Exposition, bgp: &BgpInfo) {
     let labels = |n: &BgpNeighborInfo| vec![("neighbor", n.address.to_string())];
-    type Value = fn(&BgpNeighborInfo) -> u64;
-    let families: [(&str, Kind, &str, Value); 6] = [
+    type Read = fn(&BgpNeighborInfo) -> u64;
+    let families: [(&str, Kind, &str, Read); 6] = [
         (
             "up",
             Kind::Gauge,
@@ -511,40 +511,40 @@ fn sessions(out: &mut Exposition, bgp: &BgpInfo) {
 }
 
 fn bfd(out: &mut Exposition, sessions: &[BfdSessionInfo]) {
-    type Value = fn(&BfdSessionInfo) -> f64;
-    let families: [(&str, Kind, &str, Value); 6] = [
+    type Read = fn(&BfdSessionInfo) -> Value;
+    let families: [(&str, Kind, &str, Read); 6] = [
         ("up", Kind::Gauge, "1 if the session is up, else 0.", |s| {
-            f64::from(u8::from(s.state == BfdState::Up))
+            u64::from(s.state == BfdState::Up).into()
         }),
         (
             "detection_time_seconds",
             Kind::Gauge,
             "Silence after which the session fails.",
-            |s| s.detection_time_us as f64 / 1e6,
+            |s| (s.detection_time_us as f64 / 1e6).into(),
         ),
         (
             "up_total",
             Kind::Counter,
             "Times the session came up.",
-            |s| s.up_count as f64,
+            |s| s.up_count.into(),
         ),
         (
             "receive_packets_total",
             Kind::Counter,
             "Packets received.",
-            |s| s.packets_in as f64,
+            |s| s.packets_in.into(),
         ),
         (
             "transmit_packets_total",
             Kind::Counter,
             "Packets sent.",
-            |s| s.packets_out as f64,
+            |s| s.packets_out.into(),
         ),
         (
             "invalid_packets_total",
             Kind::Counter,
             "Packets received and refused.",
-            |s| s.packets_invalid as f64,
+            |s| s.packets_invalid.into(),
         ),
     ];
     for (name, kind, help, value) in families {

@@ -8,6 +8,7 @@
 
 pub mod client;
 mod error;
+pub mod health;
 pub mod metrics;
 pub mod model;
 mod node;

@@ -23,7 +23,8 @@ pub trait Node: Send + Sync + 'static {
     /// At most `filter.limit` flows that [`FlowFilter::matches`]; order is not defined.
     fn flows(&self, filter: FlowFilter) -> impl Future<Output = Result<FlowList, ApiError>> + Send;
 
-    fn bgp(&self) -> impl Future<Output = Result<BgpInfo, ApiError>> + Send;
+    /// `None`: BGP is not configured.
+    fn bgp(&self) -> impl Future<Output = Result<Option<BgpInfo>, ApiError>> + Send;
 
     fn bfd(&self) -> impl Future<Output = Result<Vec<BfdSessionInfo>, ApiError>> + Send;
 

@@ -3,8 +3,8 @@
 use super::error::{ApiError, ErrorKind};
 use super::metrics;
 use super::model::{
-    AddressFilter, BackendInfo, BackendSelector, BgpNeighborInfo, DrainRequest, DrainResult,
-    FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowList, FlowState, ReloadResult, Scope,
+    AddressFilter, BackendInfo, BackendSelector, BgpInfo, BgpNeighborInfo, DrainRequest,
+    DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowList, FlowState, ReloadResult, Scope,
 };
 use super::node::Node;
 use crate::forward::tables::Protocol;
@@ -74,10 +74,7 @@ fn questions<N: Node>() -> Router<Arc<N>> {
         )
         .route("/v1/backends", get(backends::<N>))
         .route("/v1/flows", get(flows::<N>))
-        .route(
-            "/v1/bgp",
-            get(|State(n): S<N>| async move { n.bgp().await.map(Json) }),
-        )
+        .route("/v1/bgp", get(bgp::<N>))
         .route("/v1/bgp/{neighbor}", get(neighbor::<N>))
         .route(
             "/v1/bfd",
@@ -201,11 +198,25 @@ fn parameter<T: FromStr<Err = String>>(
     .transpose()
 }
 
+async fn bgp<N: Node>(State(node): State<Arc<N>>) -> Answer<BgpInfo> {
+    configured_bgp(node.as_ref()).await.map(Json)
+}
+
+async fn configured_bgp(node: &impl Node) -> Result<BgpInfo, ApiError> {
+    node.bgp().await?.ok_or_else(|| {
+        ApiError::new(
+            ErrorKind::NotFound,
+            "BGP is not configured",
+            "add a [bgp] section to the configuration and reload",
+        )
+    })
+}
+
 async fn neighbor<N: Node>(
     State(node): State<Arc<N>>,
     Path(text): Path<String>,
 ) -> Answer<BgpNeighborInfo> {
-    let bgp = node.bgp().await?;
+    let bgp = configured_bgp(node.as_ref()).await?;
     let wanted = text.parse::<IpAddr>().ok();
     let known: Vec<IpAddr> = bgp.neighbors.iter().map(|n| n.address).collect();
     bgp.neighbors
@@ -220,7 +231,7 @@ async fn prometheus<N: Node>(State(node): State<Arc<N>>) -> Result<Response, Api
         status: node.status().await?,
         services: node.services().await?,
         backends: node.backends().await?,
-        bgp: node.bgp().await.ok(),
+        bgp: node.bgp().await?,
         bfd: node.bfd().await?,
         ports: node.ports().await?,
         drops: node.drops().await?,

@@ -43,7 +43,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A bound socket. Dropping it removes the socket file, unless another process has taken its place.
 #[derive(Debug)]
 pub struct Listener {
-    listener: UnixListener,
+    socket: UnixListener,
     path: PathBuf,
     inode: u64,
 }
@@ -96,7 +96,7 @@ fn bind_there(socket: &Path) -> io::Result<Listener> {
         .and_then(|inode| std::fs::rename(&fresh, socket).map(|()| inode));
     match placed {
         Ok(inode) => Ok(Listener {
-            listener,
+            socket: listener,
             path: socket.to_owned(),
             inode,
         }),
@@ -162,7 +162,7 @@ pub async fn serve_on<N: Node>(
         let next = async {
             // The semaphore is never closed.
             let place = Arc::clone(&places).acquire_owned().await.ok();
-            (place, listener.listener.accept().await)
+            (place, listener.socket.accept().await)
         };
         let (place, accepted) = tokio::select! {
             () = &mut shutdown => break,

@@ -9,7 +9,6 @@ use crate::api::model::{
     DropInfo, FlowList, HealthState, PortInfo, ReloadResult, ServiceInfo, Status, WorkerInfo,
 };
 use clap::Parser;
-use hyper::StatusCode;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,16 +54,17 @@ async fn run(arguments: &Arguments) -> ExitCode {
             Ok((text, _)) => text,
             Err(error) => format!("{error}\n"),
         };
-        // Home, the new text, then clear what was below: no flicker.
-        let screen = match terminal {
-            true => format!("\x1b[H\x1b[2J{text}"),
-            false => text,
-        };
+        let screen = if terminal { repaint(&text) } else { text };
         if let Err(code) = write(&screen) {
             return code;
         }
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
+}
+
+/// From the top left, clearing the rest of each line and then of the screen: no flicker.
+fn repaint(text: &str) -> String {
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
 fn print(text: &str, code: u8) -> ExitCode {
@@ -112,12 +112,7 @@ async fn answer(arguments: &Arguments) -> Result<(String, u8), ClientError> {
         return Ok((text, code));
     }
     let style = Style::of_stdout();
-    match show(&arguments.command, &body, style) {
-        Err(ClientError::Refused(StatusCode::NOT_FOUND, body)) => {
-            Err(ClientError::Refused(StatusCode::NOT_FOUND, body))
-        }
-        shown => shown.map(|text| (text, code)),
-    }
+    show(&arguments.command, &body, style).map(|text| (text, code))
 }
 
 enum Request {

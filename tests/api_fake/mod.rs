@@ -106,10 +106,8 @@ impl Node for Fake {
         })
     }
 
-    async fn bgp(&self) -> Result<BgpInfo, ApiError> {
-        self.bgp.clone().ok_or_else(|| {
-            ApiError::conflict("BGP is not configured", "add a [bgp] section and reload")
-        })
+    async fn bgp(&self) -> Result<Option<BgpInfo>, ApiError> {
+        Ok(self.bgp.clone())
     }
 
     async fn bfd(&self) -> Result<Vec<BfdSessionInfo>, ApiError> {

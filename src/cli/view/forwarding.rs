@@ -151,12 +151,11 @@ pub fn flows(list: &FlowList, style: Style) -> String {
     let mut out = table.render(style);
     let shown = list.flows.len() as u64;
     if shown < list.matched {
-        out.push_str(&format!(
-            "{} of {} that match shown (--limit), {} on this node.\n",
-            human::exact(shown),
-            human::exact(list.matched),
-            human::counted(list.total, "flow")
-        ));
+        let (shown, matched) = (human::exact(shown), human::exact(list.matched));
+        let total = human::counted(list.total, "flow");
+        let rest =
+            format!("{shown} of {matched} that match shown (--limit), {total} on this node.\n");
+        out.push_str(&rest);
     }
     out
 }
@@ -187,9 +186,10 @@ fn port_counters(ports: &[PortInfo], style: Style) -> String {
     };
     for port in ports {
         let stats = port.stats;
-        let (link_tone, link) = match port.link_up {
-            true => (Tone::Good, "up"),
-            false => (Tone::Bad, "down"),
+        let (link_tone, link) = if port.link_up {
+            (Tone::Good, "up")
+        } else {
+            (Tone::Bad, "down")
         };
         let mut row = table
             .row()
@@ -284,9 +284,10 @@ pub(super) fn worker_load(workers: &[WorkerInfo], style: Style) -> String {
         .number("LOCAL PORTS")
         .number("EPOCH");
     for worker in workers {
-        let (tone, state) = match worker.stalled {
-            true => (Tone::Bad, "stalled"),
-            false => (Tone::Good, "running"),
+        let (tone, state) = if worker.stalled {
+            (Tone::Bad, "stalled")
+        } else {
+            (Tone::Good, "running")
         };
         table
             .row()

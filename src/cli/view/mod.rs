@@ -41,8 +41,9 @@ impl Facts {
 }
 
 fn yes_no(value: bool) -> (Tone, &'static str) {
-    match value {
-        true => (Tone::Good, "yes"),
-        false => (Tone::Bad, "no"),
+    if value {
+        (Tone::Good, "yes")
+    } else {
+        (Tone::Bad, "no")
     }
 }

@@ -33,11 +33,7 @@ fn head(status: &Status, style: Style) -> String {
         style.paint(Tone::Strong, &printable(&status.name)),
         style.paint(tone, status.health.state.word())
     );
-    for reason in &status.health.reasons {
-        out.push_str("  - ");
-        out.push_str(&printable(reason));
-        out.push('\n');
-    }
+    out.push_str(&bullets(&status.health.reasons));
     out
 }
 
@@ -67,16 +63,14 @@ fn facts(status: &Status, style: Style) -> String {
     }
     facts.add("Tables", format!("epoch {}", status.tables_epoch));
     let all = status.backends_healthy == status.backends_total;
-    let backends = format!(
-        "{} of {} healthy, {}",
+    let services = format!(
+        "{}, {} of {} healthy",
+        human::counted(status.services, "service"),
         status.backends_healthy,
-        human::counted(status.backends_total, "backend"),
-        human::counted(status.services, "service")
+        human::counted(status.backends_total, "backend")
     );
-    facts.add(
-        "Backends",
-        style.paint(if all { Tone::Plain } else { Tone::Bad }, &backends),
-    );
+    let tone = if all { Tone::Plain } else { Tone::Bad };
+    facts.add("Services", style.paint(tone, &services));
     let bgp = status.bgp.map_or_else(
         || "not configured".to_owned(),
         |bgp| {
@@ -104,7 +98,7 @@ fn drain_progress(drain: &DrainInfo) -> String {
     };
     let mut text = format!("for {}, {phase}, {flows}", human::seconds(drain.age_s));
     if !drain.reason.is_empty() {
-        text.push_str(&format!(" ({})", printable(&drain.reason)));
+        text.extend([" (", &printable(&drain.reason), ")"]);
     }
     text
 }
@@ -140,7 +134,7 @@ pub fn drained(result: &DrainResult) -> String {
     if result.changes.is_empty() {
         return "Nothing to do: it was so already.\n".to_owned();
     }
-    sentences(&result.changes)
+    listed("", &result.changes)
 }
 
 /// What `reload` did.
@@ -159,16 +153,14 @@ pub fn reloaded(result: &ReloadResult, style: Style) -> String {
     out
 }
 
-fn sentences(lines: &[String]) -> String {
-    lines
-        .iter()
-        .map(|line| format!("{}\n", printable(line)))
-        .collect()
+fn bullets(lines: &[String]) -> String {
+    listed("  - ", lines)
 }
 
-fn bullets(lines: &[String]) -> String {
-    lines
-        .iter()
-        .map(|line| format!("  - {}\n", printable(line)))
-        .collect()
+fn listed(before: &str, lines: &[String]) -> String {
+    let mut out = String::new();
+    for line in lines {
+        out.extend([before, &printable(line), "\n"]);
+    }
+    out
 }

@@ -1,6 +1,6 @@
 //! Sessions and announcements.
 
-use super::{Facts, printable, yes_no};
+use super::{Facts, printable};
 use crate::api::model::{
     AnnounceInfo, AnnouncePeer, BfdSessionInfo, BfdState, BgpErrorInfo, BgpInfo, BgpMessages,
     BgpNeighborInfo, BgpState, Direction,
@@ -135,7 +135,7 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
     let mut facts = Facts::default();
     let mut name = neighbor.address.to_string();
     if !neighbor.description.is_empty() {
-        name.push_str(&format!(" ({})", printable(&neighbor.description)));
+        name.extend([" (", &printable(&neighbor.description), ")"]);
     }
     facts.add("Neighbour", style.paint(Tone::Strong, &name));
     facts.add(
@@ -367,42 +367,39 @@ fn one_prefix(entry: &AnnounceInfo, style: Style) -> String {
         (false, true) => (Tone::Warning, "being withdrawn"),
         (false, false) => (Tone::Bad, "not announced"),
     };
-    let mut out = format!(
-        "{}  {}",
-        style.paint(Tone::Strong, &entry.prefix.to_string()),
-        style.paint(tone, word)
-    );
-    let what = match entry.services.is_empty() {
-        true => "local addresses".to_owned(),
-        false => printable(&entry.services.join(", ")),
+    let prefix = style.paint(Tone::Strong, &entry.prefix.to_string());
+    let what = if entry.services.is_empty() {
+        "local addresses".to_owned()
+    } else {
+        printable(&entry.services.join(", "))
     };
-    out.push_str(&format!("  ({what})\n"));
+    let mut out = format!("{prefix} ({what}): {}\n", style.paint(tone, word));
     for reason in &entry.reasons {
-        out.push_str(&format!("  - {}\n", printable(reason)));
+        out.extend(["  - ", &printable(reason), "\n"]);
     }
     if !entry.attributes.is_empty() {
-        out.push_str(&format!(
-            "  with {}\n",
-            printable(&entry.attributes.join(", "))
-        ));
+        out.extend(["  with ", &printable(&entry.attributes.join(", ")), "\n"]);
     }
-    for peer in &entry.peers {
-        out.push_str(&one_peer(peer, style));
+    let names: Vec<String> = entry.peers.iter().map(peer_name).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    for (peer, name) in entry.peers.iter().zip(&names) {
+        let (tone, word) = match (peer.sent, entry.wanted) {
+            (true, _) => (Tone::Good, "sent"),
+            (false, true) => (Tone::Bad, "not sent"),
+            (false, false) => (Tone::Faint, "not sent"),
+        };
+        let word = style.paint(tone, word);
+        let why = if peer.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", printable(&peer.reason))
+        };
+        let line = format!("  to {name:width$}  {word}{why}\n");
+        out.push_str(&line);
     }
     out
 }
 
-fn one_peer(peer: &AnnouncePeer, style: Style) -> String {
-    let (tone, _) = yes_no(peer.sent);
-    let word = if peer.sent { "sent" } else { "not sent" };
-    let why = match peer.reason.is_empty() {
-        true => String::new(),
-        false => format!(": {}", printable(&peer.reason)),
-    };
-    let word = style.paint(tone, word);
-    format!(
-        "  {} {}  {word}{why}\n",
-        printable(&peer.protocol),
-        peer.address
-    )
+fn peer_name(peer: &AnnouncePeer) -> String {
+    format!("{} by {}", peer.address, printable(&peer.protocol))
 }
