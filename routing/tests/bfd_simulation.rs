@@ -337,7 +337,7 @@ fn orderly_stop_is_never_read_as_a_failure_even_if_a_packet_is_lost() {
         let mut world = World::new(seed, Link::good(1000, 0), pair, auth(&mut rng));
         world.run(5 * SECOND);
         world.run(world.now + Duration::from_micros(rng.below(400_000)));
-        world.link.cut = seed % 2 == 0;
+        world.link.cut = seed.is_multiple_of(2);
         let now = world.now;
         world.sides[0].set_admin_down(true, now);
         world.drain();

@@ -28,7 +28,7 @@ fn session(n: u8) -> SessionConfig {
         peer: IpAddr::from([192, 0, 2, n]),
         local: None,
         interface: None,
-        multihop: n % 2 == 0,
+        multihop: n.is_multiple_of(2),
         min_tx: Duration::from_millis(50),
         min_rx: Duration::from_millis(50),
         multiplier: 3,
@@ -132,7 +132,7 @@ fn packet(seed: &mut u64, ids: &[u32], corpus: &[Vec<u8>]) -> Vec<u8> {
             bytes[at] ^= 1 << (next(seed) % 8);
         }
     }
-    if random >> 52 & 7 == 0 {
+    if (random >> 52).is_multiple_of(8) {
         bytes.truncate((next(seed) % 60) as usize);
     }
     bytes
