@@ -24,6 +24,16 @@ pub enum AuthType {
     MeticulousKeyedSha1 = 5,
 }
 
+impl AuthType {
+    /// As in configuration and status pages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeyedSha1 => "keyed-sha1",
+            Self::MeticulousKeyedSha1 => "meticulous-keyed-sha1",
+        }
+    }
+}
+
 /// A shared key and the way it is used.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthConfig {

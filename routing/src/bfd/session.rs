@@ -12,10 +12,13 @@ use super::Instant;
 use super::auth::{AuthConfig, AuthError, Authenticator, SHA1_SECTION_LEN};
 use super::packet::{Control, Diagnostic, MANDATORY_LEN, MAX_LEN, Packet, State};
 use super::rng::Rng;
-use serde::{Deserialize, Serialize};
+pub use machine::{Cause, Event, Input, is_failure, transition};
+pub use remote::{Remote, SessionCounters};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+mod machine;
+mod remote;
 #[cfg(test)]
 mod tests;
 
@@ -29,96 +32,6 @@ pub struct Timers {
     pub min_tx_us: u32,
     pub min_rx_us: u32,
     pub multiplier: u8,
-}
-
-/// Why the state changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// The three-way handshake moved on.
-    Handshake,
-    /// Nothing was heard for the detection time.
-    DetectionTimeExpired,
-    /// The peer signalled Down.
-    NeighborDown,
-    /// The peer's operator took the session down: not a failure of the path.
-    NeighborAdminDown,
-    /// Our operator took the session down.
-    LocalAdminDown,
-    /// Our operator enabled the session again.
-    LocalAdminUp,
-}
-
-/// A change of state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
-    pub old: State,
-    pub new: State,
-    pub cause: Cause,
-    /// bfd.LocalDiag after the change.
-    pub diagnostic: Diagnostic,
-    /// The diagnostic in the peer's last packet.
-    pub remote_diagnostic: Diagnostic,
-    pub at: Instant,
-}
-
-impl Event {
-    /// The forwarding path to the peer failed: clients (BGP, OSPF) tear their session down. True
-    /// only for Up → Down for a reason other than AdminDown (RFC 5882 §3.2, §4.2).
-    pub fn is_failure(&self) -> bool {
-        is_failure(self.old, self.new, self.cause)
-    }
-}
-
-/// See [`Event::is_failure`].
-pub fn is_failure(old: State, new: State, cause: Cause) -> bool {
-    old == State::Up
-        && new == State::Down
-        && matches!(cause, Cause::DetectionTimeExpired | Cause::NeighborDown)
-}
-
-/// What happens to a session (§6.8.6, §6.8.4, §6.8.16).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// A packet that passed every check carries this state.
-    Received(State),
-    DetectionTimeExpired,
-    AdminDown,
-    AdminUp,
-}
-
-/// Next state, bfd.LocalDiag and cause; `None` if nothing changes. The machine of §6.8.6.
-pub fn transition(state: State, input: Input) -> Option<(State, Diagnostic, Cause)> {
-    use State::{AdminDown, Down, Init, Up};
-    match (state, input) {
-        (AdminDown, Input::AdminUp) => Some((Down, Diagnostic::None, Cause::LocalAdminUp)),
-        (AdminDown, _) | (_, Input::AdminUp) => None,
-        (_, Input::AdminDown) => Some((
-            AdminDown,
-            Diagnostic::AdministrativelyDown,
-            Cause::LocalAdminDown,
-        )),
-        (Init | Up, Input::Received(AdminDown)) => Some((
-            Down,
-            Diagnostic::NeighborSignaledDown,
-            Cause::NeighborAdminDown,
-        )),
-        (Down, Input::Received(Down)) => Some((Init, Diagnostic::None, Cause::Handshake)),
-        (Down, Input::Received(Init)) | (Init, Input::Received(Init | Up)) => {
-            Some((Up, Diagnostic::None, Cause::Handshake))
-        }
-        (Up, Input::Received(Down)) => {
-            Some((Down, Diagnostic::NeighborSignaledDown, Cause::NeighborDown))
-        }
-        (Init | Up, Input::DetectionTimeExpired) => Some((
-            Down,
-            Diagnostic::DetectionTimeExpired,
-            Cause::DetectionTimeExpired,
-        )),
-        (Down, Input::Received(AdminDown | Up) | Input::DetectionTimeExpired)
-        | (Init, Input::Received(Down))
-        | (Up, Input::Received(Init | Up)) => None,
-    }
 }
 
 /// Why the session itself discarded a packet.
@@ -141,49 +54,6 @@ impl Transmit {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
-}
-
-/// What the peer last told us (§6.8.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remote {
-    pub state: State,
-    /// 0: not known.
-    pub discriminator: u32,
-    pub diagnostic: Diagnostic,
-    /// bfd.RemoteMinRxInterval; 0: the peer wants no periodic packets.
-    pub min_rx_us: u32,
-    /// The last Desired Min TX Interval.
-    pub min_tx_us: u32,
-    /// The last Detect Mult.
-    pub multiplier: u8,
-    pub demand: bool,
-    pub control_plane_independent: bool,
-}
-
-impl Remote {
-    const UNKNOWN: Self = Self {
-        state: State::Down,
-        discriminator: 0,
-        diagnostic: Diagnostic::None,
-        min_rx_us: 1,
-        min_tx_us: 0,
-        multiplier: 0,
-        demand: false,
-        control_plane_independent: false,
-    };
-}
-
-/// Counters of one session. Packets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionCounters {
-    pub received: u64,
-    pub sent: u64,
-    pub dropped_auth: u64,
-    pub dropped_admin_down: u64,
-    pub transitions: u64,
-    /// Times the session came Up.
-    pub ups: u64,
-    pub failures: u64,
 }
 
 /// The intervals that are advertised and those in use, which differ while a poll sequence that

@@ -96,9 +96,7 @@ impl SessionStatus {
             transmit_interval_us: session.transmit_interval_us(),
             detection_time_us: session.detection_time().as_micros() as u64,
             polling: session.is_polling(),
-            authentication: entry
-                .auth_type()
-                .map(|auth| super::engine::auth_name(auth).to_owned()),
+            authentication: entry.auth_type().map(|auth| auth.name().to_owned()),
             counters: *session.counters(),
             up_for_ms: session
                 .up_since()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bfd::packet::{Control, Diagnostic, State};
+use std::time::Duration;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -264,7 +265,7 @@ fn what_cannot_be_a_session_is_refused_and_changes_nothing() {
         ("unspecified peer", |c| c.peer = "::".parse().unwrap()),
         ("other family", |c| c.local = Some("::1".parse().unwrap())),
         ("link-local without interface", |c| {
-            c.peer = "fe80::1".parse().unwrap()
+            c.peer = "fe80::1".parse().unwrap();
         }),
         ("link-local multihop", |c| {
             c.peer = "fe80::1".parse().unwrap();

@@ -302,7 +302,7 @@ fn silence_is_detected_after_the_peers_multiplier_times_the_larger_interval() {
             ..from_peer(State::Up)
         };
         give(&mut session, &control, ms(100)).unwrap();
-        session.handle_timeout(ms(100 + detection) - Duration::from_nanos(1));
+        session.handle_timeout(ms(99 + detection));
         assert_eq!(session.state(), State::Up);
         session.handle_timeout(ms(100 + detection));
         assert_eq!(session.state(), State::Down);
@@ -413,7 +413,7 @@ fn jitter_is_within_the_limits_of_section_6_8_7() {
             session.handle_timeout(at);
             if !sent(&mut session).is_empty() {
                 if let Some(last) = last {
-                    let gap = (at - last).as_micros() as u64;
+                    let gap = at.saturating_sub(last).as_micros() as u64;
                     (shortest, longest) = (shortest.min(gap), longest.max(gap));
                 }
                 last = Some(at);
