@@ -118,8 +118,7 @@ impl World {
             );
             let local = LocalConfig { asn: asn[n], router_id: Ipv4Addr::from(ids[n]) };
             let wanted = wanted(&mut rng);
-            let session =
-                Session::new(config, local, Arc::new(wanted.clone()), rng.next(), now);
+            let session = Session::new(config, local, Arc::new(wanted.clone()), rng.next(), now);
             Side { session, wanted, address: address(n) }
         });
         let mut world = Self {
@@ -255,10 +254,9 @@ impl World {
                 match output {
                     Output::Dial(id) => self.dial(side, id),
                     Output::Close { id, last } => self.close(side, id, last),
-                    Output::StateChanged { from, to, reason } => self.log.push(format!(
-                        "{:?} side {side}: {from:?} -> {to:?}: {reason}",
-                        self.now
-                    )),
+                    Output::StateChanged { from, to, reason } => self
+                        .log
+                        .push(format!("{:?} side {side}: {from:?} -> {to:?}: {reason}", self.now)),
                     Output::RoutesChanged => {}
                 }
             }
@@ -344,11 +342,8 @@ impl World {
             if session.state() != State::Established {
                 return Some(format!("side {side} is {:?}", session.state()));
             }
-            let wanted: BTreeMap<IpNet, u32> = self.sides[side]
-                .wanted
-                .iter()
-                .map(|(p, a)| (*p, a.bgp.med.unwrap_or(0)))
-                .collect();
+            let wanted: BTreeMap<IpNet, u32> =
+                self.sides[side].wanted.iter().map(|(p, a)| (*p, a.bgp.med.unwrap_or(0))).collect();
             let heard: BTreeMap<IpNet, u32> =
                 peer.routes().iter().map(|(p, r)| (*p, r.med)).collect();
             if wanted != heard {

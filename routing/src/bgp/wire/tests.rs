@@ -44,12 +44,7 @@ fn wrong_bytes_get_the_notification_the_rfc_names() {
         ("type 6", "M 0013 06", (1, 3), "06"),
         ("version 3", "M 001d 01 03 fde8 005a 0a000001 00", (2, 1), "0004"),
         ("AS 0 (RFC 7607)", "M 001d 01 04 0000 005a 0a000001 00", (2, 2), ""),
-        (
-            "four-octet AS 0",
-            "M 0025 01 04 5ba0 005a 0a000001 08 02 06 41 04 00000000",
-            (2, 2),
-            "",
-        ),
+        ("four-octet AS 0", "M 0025 01 04 5ba0 005a 0a000001 08 02 06 41 04 00000000", (2, 2), ""),
         ("identifier 0.0.0.0", "M 001d 01 04 fde8 005a 00000000 00", (2, 3), ""),
         ("hold time 1", "M 001d 01 04 fde8 0001 0a000001 00", (2, 6), ""),
         ("hold time 2", "M 001d 01 04 fde8 0002 0a000001 00", (2, 6), ""),
@@ -237,7 +232,8 @@ fn an_administrative_message_is_cut_at_a_character() {
     assert_eq!(n.data.len(), 255, "length octet and 127 characters of two");
     assert_eq!(n.shutdown_message(), Some("é".repeat(127)));
     assert_eq!(Notification::shutdown(cease::ADMIN_SHUTDOWN, "").data, b"");
-    let hostile = Notification::with_data(code::CEASE, cease::ADMIN_RESET, b"\x05a\x1b[2J".to_vec());
+    let hostile =
+        Notification::with_data(code::CEASE, cease::ADMIN_RESET, b"\x05a\x1b[2J".to_vec());
     assert_eq!(hostile.shutdown_message().unwrap(), "a\u{fffd}[2J", "no terminal escapes");
     let short = Notification::with_data(code::CEASE, cease::ADMIN_RESET, vec![9, b'x']);
     assert_eq!(short.shutdown_message(), None);
