@@ -4,6 +4,8 @@
 //! tokio drivers around them are thin. The owner of the node's state publishes the latest set of
 //! wanted [`Announcement`]s; each protocol reconciles its peers with it by difference.
 
+pub mod bfd;
+
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
