@@ -42,7 +42,7 @@ mod wheel;
 
 pub use build::{BuildError, MAX_BACKENDS_OF_SERVICE, MAX_PORTS, MAX_SLOTS, Tables};
 pub use engine::{Engine, EngineConfig, Origin, unresolved};
-pub use stats::WorkerStats;
+pub use stats::{Usage, WorkerStats};
 pub use steering::Steering;
 pub use time::Now;
 pub use verdict::{DropReason, Verdict};

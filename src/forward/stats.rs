@@ -157,6 +157,12 @@ impl WorkerStats {
         self.drops[reason as usize].add(1);
     }
 
+    /// Only for the writing thread.
+    #[inline]
+    pub fn count_drops(&self, reason: DropReason, n: u64) {
+        self.drops[reason as usize].add(n);
+    }
+
     /// `None`: a slot beyond those given to [`WorkerStats::new`].
     #[inline]
     pub fn service(&self, id: ServiceId) -> Option<&Usage> {
@@ -171,9 +177,7 @@ impl WorkerStats {
 
     /// All drops together.
     pub fn dropped(&self) -> u64 {
-        DropReason::ALL
-            .iter()
-            .fold(0, |sum, &reason| sum.wrapping_add(self.drops(reason)))
+        DropReason::ALL.iter().fold(0, |sum, &reason| sum.wrapping_add(self.drops(reason)))
     }
 }
 
@@ -182,9 +186,7 @@ pub fn sum<'a>(
     workers: impl IntoIterator<Item = &'a WorkerStats>,
     number: impl Fn(&WorkerStats) -> u64,
 ) -> u64 {
-    workers
-        .into_iter()
-        .fold(0, |total, worker| total.wrapping_add(number(worker)))
+    workers.into_iter().fold(0, |total, worker| total.wrapping_add(number(worker)))
 }
 
 #[cfg(test)]
@@ -205,9 +207,7 @@ mod tests {
         assert_eq!(sum(&workers, |w| w.received.bytes.get()), 240);
         assert_eq!(sum(&workers, WorkerStats::dropped), 2);
         assert_eq!(
-            sum(&workers, |w| w
-                .service(ServiceId(1))
-                .map_or(0, |u| u.requests.packets.get())),
+            sum(&workers, |w| w.service(ServiceId(1)).map_or(0, |u| u.requests.packets.get())),
             2
         );
     }
