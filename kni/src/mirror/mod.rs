@@ -6,7 +6,7 @@
 //!
 //! One task owns all of it. It subscribes first and dumps then, so nothing falls in between. When
 //! the kernel drops events (overrun) or one cannot be decoded, it dumps again. Routes are always
-//! dumped, never patched from events; [`view`] says why.
+//! dumped, never patched from events; src/mirror/view.rs says why.
 
 mod install;
 mod neighbours;

@@ -77,7 +77,11 @@ struct Due {
 }
 
 impl Due {
-    fn next(&self) -> Option<Instant> {
+    /// Until the first complete dump only that dump counts: nothing else can be done before.
+    fn next(&self, synced: bool) -> Option<Instant> {
+        if !synced {
+            return self.resync;
+        }
         [self.resync, self.routes, self.reconcile, self.fresh, self.publish]
             .into_iter()
             .flatten()
@@ -131,7 +135,7 @@ impl Task {
 
     pub(super) async fn run(mut self) {
         loop {
-            let wake = [self.due.next(), self.reopen_at].into_iter().flatten().min();
+            let wake = [self.due.next(self.synced), self.reopen_at].into_iter().flatten().min();
             match self.arrival(wake).await {
                 Arrived::Events(batch) => self.take_events(batch),
                 Arrived::Command(Some(Command::Resolve(key))) => self.resolve(key).await,
@@ -214,7 +218,7 @@ impl Task {
         }
         if take(&mut self.due.resync, now) {
             self.resync().await;
-        } else if take(&mut self.due.routes, now) {
+        } else if self.synced && take(&mut self.due.routes, now) {
             self.read_routes().await;
         }
         let now = Instant::now();

@@ -141,6 +141,21 @@ fn our_routes_are_installed_changed_and_removed_by_difference() {
             })
             .await;
         }
+        // Several to one and back, in place, in both families.
+        handle.install_routes(
+            RouteSource::Learned,
+            BTreeMap::from([
+                (net(v4), vec![via("198.51.100.2", 1)]),
+                (net(v6), vec![via("2001:db8:b::2", 1)]),
+            ]),
+        );
+        for (prefix, gateway) in [(v4, "198.51.100.2"), (v6, "2001:db8:b::2")] {
+            until(&mut snapshots, "one", |s| gateways(s, prefix) == vias(&[(gateway, 1)])).await;
+        }
+        handle.install_routes(RouteSource::Learned, two(2));
+        for prefix in [v4, v6] {
+            until(&mut snapshots, "two", |s| gateways(s, prefix).len() == 2).await;
+        }
         // Another source wins by metric; gone, the first is back.
         let only = InstalledNextHop { via: None, ifindex: Some(ka), weight: 1 };
         handle.install_routes(RouteSource::Static, BTreeMap::from([(net(v4), vec![only])]));
