@@ -69,7 +69,8 @@ impl Rules {
     fn complain(&self, package: &Value) -> Option<String> {
         let name = package["name"].as_str().unwrap_or_default();
         let version = package["version"].as_str().unwrap_or_default();
-        if self.banned.contains(name) {
+        let exactly = format!("{name}@{version}");
+        if self.banned.contains(name) || self.banned.contains(&exactly) {
             return Some(format!("{name} {version} is banned"));
         }
         // Our own crates have no source.

@@ -3,13 +3,15 @@
 //! Every wake-up takes in what arrived and then does what is due. Nothing that is due can be put
 //! off by more arriving: deadlines, once set, are not moved.
 
-use super::install::{self, Attempts, Operation};
+mod reconcile;
+
+use super::install::Attempts;
 use super::neighbours::{self, Limiter};
 use super::routes::{self, Selection};
 use super::view::{Effect, View};
 use super::{Command, MirrorConfig, NeighbourKey, Shared, Snapshot, WantedRoutes};
 use crate::error::Error;
-use crate::netlink::{Events, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink};
+use crate::netlink::{Events, NLM_F_CREATE, Netlink};
 use crate::wire::Message;
 use rtnetlink::packet_route::RouteNetlinkMessage as Request;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -20,8 +22,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
 
 // linux/rtnetlink.h, RTNLGRP_*: link, neigh, ipv4 ifaddr and route, ipv6 ifaddr and route, nexthop.
 const GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 32];
@@ -35,8 +37,6 @@ const ROUTES_SHARE: u32 = 10;
 /// Neighbours whose last request is remembered. More than `keep_fresh` accepts, so that it cannot
 /// starve `resolve`.
 const LIMITED: usize = 32 * 1024;
-/// Rounds of removing our routes before giving up on shutdown.
-const SHUTDOWN_ROUNDS: usize = 3;
 
 /// What the handles send.
 #[derive(Debug)]
@@ -77,17 +77,15 @@ struct Due {
 }
 
 impl Due {
-    fn next(&self) -> Option<Instant> {
-        [
-            self.resync,
-            self.routes,
-            self.reconcile,
-            self.fresh,
-            self.publish,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    /// Until the first complete dump only that dump counts: nothing else can be done before.
+    fn next(&self, synced: bool) -> Option<Instant> {
+        if !synced {
+            return self.resync;
+        }
+        [self.resync, self.routes, self.reconcile, self.fresh, self.publish]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -128,10 +126,7 @@ impl Task {
             synced: false,
             limiter: Limiter::new(config.resolve_interval, LIMITED),
             attempts: Attempts::default(),
-            due: Due {
-                resync: Some(now),
-                ..Due::default()
-            },
+            due: Due { resync: Some(now), ..Due::default() },
             last_publish: None,
             routes_not_before: now,
             config,
@@ -140,10 +135,7 @@ impl Task {
 
     pub(super) async fn run(mut self) {
         loop {
-            let wake = [self.due.next(), self.reopen_at]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [self.due.next(self.synced), self.reopen_at].into_iter().flatten().min();
             match self.arrival(wake).await {
                 Arrived::Events(batch) => self.take_events(batch),
                 Arrived::Command(Some(Command::Resolve(key))) => self.resolve(key).await,
@@ -185,18 +177,14 @@ impl Task {
                 return;
             }
         };
-        self.shared
-            .events
-            .fetch_add(batch.messages.len() as u64, Ordering::Relaxed);
+        self.shared.events.fetch_add(batch.messages.len() as u64, Ordering::Relaxed);
         if batch.lost {
             self.lost(now);
         }
         let effect = batch
             .messages
             .into_iter()
-            .fold(Effect::default(), |effect, message| {
-                effect.and(self.view.apply(message, now))
-            });
+            .fold(Effect::default(), |effect, message| effect.and(self.view.apply(message, now)));
         self.follow(effect, now);
     }
 
@@ -219,9 +207,7 @@ impl Task {
     }
 
     fn publish_soon(&mut self, now: Instant) {
-        let earliest = self
-            .last_publish
-            .map_or(now, |last| last + self.config.publish_interval);
+        let earliest = self.last_publish.map_or(now, |last| last + self.config.publish_interval);
         by(&mut self.due.publish, now.max(earliest));
     }
 
@@ -232,7 +218,7 @@ impl Task {
         }
         if take(&mut self.due.resync, now) {
             self.resync().await;
-        } else if take(&mut self.due.routes, now) {
+        } else if self.synced && take(&mut self.due.routes, now) {
             self.read_routes().await;
         }
         let now = Instant::now();
@@ -288,9 +274,7 @@ impl Task {
 
     async fn dump_all(&mut self) -> Result<Vec<Message>, Error> {
         let netlink = &mut self.netlink;
-        let mut all = netlink
-            .dump("list links", Request::GetLink(LinkMessage::default()))
-            .await?;
+        let mut all = netlink.dump("list links", Request::GetLink(LinkMessage::default())).await?;
         let addresses = Request::GetAddress(AddressMessage::default());
         all.extend(netlink.dump("list addresses", addresses).await?);
         let neighbours = Request::GetNeighbour(NeighbourMessage::default());
@@ -301,10 +285,8 @@ impl Task {
 
     async fn dump_routes(&mut self) -> Result<Vec<Message>, Error> {
         let start = Instant::now();
-        let dump = self
-            .netlink
-            .dump("list routes", Request::GetRoute(RouteMessage::default()))
-            .await?;
+        let dump =
+            self.netlink.dump("list routes", Request::GetRoute(RouteMessage::default())).await?;
         let end = Instant::now();
         let pause = (end - start) * (ROUTES_SHARE - 1);
         self.routes_not_before = end + pause.max(self.config.publish_interval);
@@ -328,18 +310,10 @@ impl Task {
     }
 
     fn publish(&mut self, now: Instant) {
-        let Selection {
-            routes,
-            skipped,
-            unresolved,
-        } = routes::select(&self.view.routes, &self.view.links);
+        let Selection { routes, skipped, unresolved } =
+            routes::select(&self.view.routes, &self.view.links);
         self.shared.routes_skipped.store(skipped, Ordering::Relaxed);
-        if self
-            .shared
-            .routes_unresolved
-            .swap(unresolved, Ordering::Relaxed)
-            == 0
-            && unresolved > 0
+        if self.shared.routes_unresolved.swap(unresolved, Ordering::Relaxed) == 0 && unresolved > 0
         {
             warn!(
                 routes = unresolved,
@@ -352,12 +326,7 @@ impl Task {
             generation: previous.generation,
             links: self.view.links.clone(),
             addresses: self.view.addresses.iter().copied().collect(),
-            neighbours: self
-                .view
-                .neighbours
-                .iter()
-                .map(|(k, e)| (*k, e.neighbour))
-                .collect(),
+            neighbours: self.view.neighbours.iter().map(|(k, e)| (*k, e.neighbour)).collect(),
             routes,
         };
         if previous.generation > 0 && next == *previous {
@@ -382,13 +351,8 @@ impl Task {
 
     async fn freshen(&mut self, now: Instant) {
         let in_use = self.inputs.fresh.borrow_and_update().clone();
-        let due = neighbours::due(
-            &self.view,
-            &in_use,
-            self.config.stale_after,
-            &mut self.limiter,
-            now,
-        );
+        let due =
+            neighbours::due(&self.view, &in_use, self.config.stale_after, &mut self.limiter, now);
         for key in due {
             self.use_neighbour(key).await;
         }
@@ -400,113 +364,9 @@ impl Task {
     async fn use_neighbour(&mut self, key: NeighbourKey) {
         count(&self.shared.resolved);
         let request = Request::NewNeighbour(neighbours::use_message(key));
-        if let Err(error) = self
-            .netlink
-            .request("resolve a neighbour", request, NLM_F_CREATE)
-            .await
+        if let Err(error) = self.netlink.request("resolve a neighbour", request, NLM_F_CREATE).await
         {
             debug!(interface = key.0, address = %key.1, %error, "neighbour not resolved");
-        }
-    }
-
-    /// Install and remove our routes until the kernel has what is wanted.
-    async fn reconcile(&mut self) {
-        let wanted = self.inputs.routes.borrow_and_update().clone();
-        let mut operations = install::plan(&self.view.routes, &wanted, &self.view.links);
-        if !operations.is_empty() && self.due.routes.take().is_some() {
-            // Decide on what is there now, not on what was before our last operations.
-            match self.dump_routes().await {
-                Ok(dump) => {
-                    if self.view.replace_routes(dump) {
-                        self.publish_soon(Instant::now());
-                    }
-                    operations = install::plan(&self.view.routes, &wanted, &self.view.links);
-                }
-                Err(error) => {
-                    debug!(%error, "routes not read");
-                    by(&mut self.due.reconcile, Instant::now() + RETRY);
-                    return;
-                }
-            }
-        }
-        let now = Instant::now();
-        let mut failed = 0;
-        for operation in &operations {
-            if let Some((until, has_failed)) = self.attempts.wait(operation, now) {
-                by(&mut self.due.reconcile, until);
-                failed += u64::from(has_failed);
-                continue;
-            }
-            let outcome = self.perform(operation).await;
-            let first = self.attempts.note(operation, outcome.is_err(), now);
-            if let Err(error) = outcome {
-                failed += 1;
-                by(&mut self.due.reconcile, now + RETRY);
-                let (source, prefix) = operation.key();
-                if first {
-                    warn!(?source, %prefix, %error, "route not installed; trying again");
-                }
-            }
-            // The events of what we did say the same; this makes the next reconciliation see it.
-            by(&mut self.due.routes, now.max(self.routes_not_before));
-        }
-        self.attempts.forget(&operations, now);
-        self.shared.install_failed.store(failed, Ordering::Relaxed);
-    }
-
-    async fn perform(&mut self, operation: &Operation) -> Result<(), Error> {
-        let message = install::message(operation);
-        let (what, request, flags) = match operation {
-            Operation::Delete { .. } => ("remove a route", Request::DelRoute(message), 0),
-            // Never over a route that is not ours.
-            Operation::Put { replace: false, .. } => (
-                "add a route",
-                Request::NewRoute(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            ),
-            Operation::Put { .. } => (
-                "replace a route",
-                Request::NewRoute(message),
-                NLM_F_CREATE | NLM_F_REPLACE,
-            ),
-        };
-        match self.netlink.request(what, request, flags).await {
-            // It went by itself in the meantime.
-            Err(error)
-                if matches!(operation, Operation::Delete { .. })
-                    && error.errno() == Some(libc::ESRCH) =>
-            {
-                Ok(())
-            }
-            outcome => outcome.map(|_| ()),
-        }
-    }
-
-    async fn finish(mut self, done: Option<oneshot::Sender<()>>) {
-        for _ in 0..SHUTDOWN_ROUNDS {
-            let Ok(dump) = self.dump_routes().await else {
-                continue;
-            };
-            self.view.replace_routes(dump);
-            let operations =
-                install::plan(&self.view.routes, &WantedRoutes::new(), &self.view.links);
-            if operations.is_empty() {
-                break;
-            }
-            info!(
-                routes = operations.len(),
-                "removing our routes from the kernel"
-            );
-            for operation in &operations {
-                if let Err(error) = self.perform(operation).await {
-                    let (_, prefix) = operation.key();
-                    warn!(%prefix, %error, "route not removed");
-                }
-            }
-        }
-        if let Some(done) = done {
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(());
         }
     }
 }

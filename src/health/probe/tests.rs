@@ -263,6 +263,20 @@ async fn the_check_may_name_another_port() {
 }
 
 #[tokio::test]
+async fn ipv6_targets_are_probed_like_ipv4() {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut spec = target(address, Probe::Tcp, PATIENT);
+    spec.source = Some(address.ip());
+    assert_eq!(probe(&spec).await, passed("connected"));
+    drop(listener.accept().await.unwrap());
+    let server = tokio::spawn(answer(listener, b"HTTP/1.1 200 OK\r\n\r\n".to_vec()));
+    spec.check.probe = get(&[200], None);
+    assert_eq!(probe(&spec).await, passed("status 200"));
+    assert!(server.await.unwrap().contains(&format!("{address}\r\n")));
+}
+
+#[tokio::test]
 async fn no_connection_gives_the_systems_reason() {
     let (listener, address) = listen().await;
     drop(listener);

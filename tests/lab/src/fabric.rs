@@ -282,6 +282,10 @@ fn router_config(options: &Options) -> String {
                  neighbor {address} bfd profile lab\n"
             );
             let _ = writeln!(families[family], "  neighbor {address} activate");
+            if address.is_ipv6() {
+                // Next hops by which tests can tell the nodes apart.
+                let _ = writeln!(families[family], "  neighbor {address} route-map global in");
+            }
         }
     }
     let [v4, v6] = families;
@@ -294,6 +298,9 @@ fn router_config(options: &Options) -> String {
          receive-interval {bfd}\n  \
          transmit-interval {bfd}\n \
          exit\n\
+         exit\n\
+         route-map global permit 10\n \
+         set ipv6 next-hop prefer-global\n\
          exit\n\
          router bgp {TOR_AS}\n \
          bgp router-id 10.100.0.1\n \

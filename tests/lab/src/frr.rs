@@ -29,6 +29,7 @@ impl Frr {
         let dir = ns.lab().dir(&format!("{}/frr", ns.name()))?;
         give(&dir, "frr")?;
         fs::write(dir.join("frr.conf"), config)?;
+        fs::write(dir.join("vtysh.conf"), "")?;
         let mut frr = Self {
             daemons: Vec::new(),
             dir,

@@ -1,10 +1,12 @@
 //! The lab's own hosts do what tests rely on. Needs root: `cargo xtask test lab`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lab::http::{self, Download, Load};
 use lab::{Bird, Fib, Frr, Lab, Netns, NextHops, Nginx, Prefix, Sniffer, cable, wait_until};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -217,5 +219,52 @@ fn frr_and_bird_exchange_routes() -> Result<()> {
     bird.process().kill()?;
     let gone = fib.wait(vip, PATIENCE, NextHops::is_empty)?;
     assert!(gone > killed);
+    Ok(())
+}
+
+/// Not a test of its own: the victim of the next one.
+#[test]
+#[ignore = "run by a_killed_lab_leaves_nothing"]
+fn victim() -> Result<()> {
+    if std::env::var_os("LAB_VICTIM").is_none() {
+        return Ok(());
+    }
+    let lab = Lab::new()?;
+    let ns = lab.netns("a")?;
+    let _sleeper = ns.spawn("sleep", ns.command("sleep").arg("600"))?;
+    println!("up {}", lab.prefix());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test lab"]
+fn a_killed_lab_leaves_nothing() -> Result<()> {
+    for signal in ["-KILL", "-INT"] {
+        let mut victim = Command::new(std::env::current_exe()?)
+            .args(["--exact", "victim", "--ignored", "--nocapture"])
+            .env("LAB_VICTIM", "1")
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(victim.stdout.take().context("stdout")?).lines();
+        let up = lines.map_while(Result::ok).find_map(|line| {
+            let (_, prefix) = line.split_once("up ")?;
+            Some(prefix.to_owned())
+        });
+        let prefix = up.context("the victim did not come up")?;
+        let namespace = PathBuf::from(format!("/run/netns/{prefix}-a"));
+        assert!(namespace.exists());
+        let found = lab::list()?.into_iter().find(|l| l.prefix == prefix);
+        assert_eq!(found.as_ref().map(|l| l.state), Some(lab::State::Running));
+        assert!(lab::remove(&found.context("not listed")?).is_err());
+        Command::new("kill")
+            .args([signal, &victim.id().to_string()])
+            .status()?;
+        victim.wait()?;
+        wait_until("the janitor", PATIENCE, || {
+            !namespace.exists() && lab::list().is_ok_and(|l| l.iter().all(|l| l.prefix != prefix))
+        })?;
+    }
     Ok(())
 }
