@@ -5,6 +5,7 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netgauze_bgp_pkt::BgpMessage;
 use netgauze_bgp_pkt::codec::BgpCodec;
+use netgauze_bgp_pkt::community::Community;
 use netgauze_bgp_pkt::path_attribute as netgauze;
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -97,7 +98,7 @@ fn netgauze(wire: &[u8]) -> Meaning {
             Value::MultiExitDiscriminator(med) => m.med = Some(med.metric()),
             Value::LocalPreference(p) => m.local_preference = Some(p.metric()),
             Value::Communities(c) => {
-                m.communities = c.communities().iter().map(|c| c.value()).collect();
+                m.communities = c.communities().iter().map(Community::value).collect();
             }
             Value::ExtendedCommunities(c) => {
                 // Parsed into kinds there; the octets are compared by the other decoder.

@@ -32,7 +32,7 @@ fn seeds() -> Vec<Vec<u8>> {
 /// past the framing.
 fn input(random: &mut u64, seeds: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = vec![next(random) as u8, next(random) as u8];
-    for _ in 0..1 + below(random, 4) {
+    for _ in 0..=below(random, 4) {
         let mut message = seeds[below(random, seeds.len())][2..].to_vec();
         for _ in 0..below(random, 5) {
             damage(random, &mut message);
@@ -84,8 +84,8 @@ fn damaged_messages_never_break_a_session() {
     while start.elapsed() < budget {
         let bytes = input(&mut random, &seeds);
         if catch_unwind(AssertUnwindSafe(|| drive(&bytes))).is_err() {
-            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-            panic!("DUNLIN_FUZZ_INPUT={hex}");
+            let hex: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            panic!("DUNLIN_FUZZ_INPUT={}", hex.concat());
         }
         runs += 1;
     }

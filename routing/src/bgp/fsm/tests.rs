@@ -71,8 +71,8 @@ fn every_state_and_event_is_as_the_table_says() {
             let expected = table.get(pair.as_str());
             listed += usize::from(expected.is_some());
             let expected = expected.map_or(format!("{state:?}:"), |e| (*e).to_owned());
-            let actions: String = got.actions.iter().map(|a| format!(" {a:?}")).collect();
-            assert_eq!(format!("{:?}:{actions}", got.next), expected, "{pair}");
+            let actions: Vec<_> = got.actions.iter().map(|a| format!(" {a:?}")).collect();
+            assert_eq!(format!("{:?}:{}", got.next, actions.concat()), expected, "{pair}");
         }
     }
     assert_eq!(listed, table.len(), "a line of the table names no state or event");

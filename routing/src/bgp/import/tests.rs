@@ -139,7 +139,8 @@ fn the_best_routes_are_chosen_and_equals_kept() {
         change(&mut route);
         BTreeMap::from([(prefix("0.0.0.0/0"), route)])
     };
-    let cases: [(&str, fn(&mut Route), &[u8]); 8] = [
+    type Case = (&'static str, fn(&mut Route), &'static [u8]);
+    let cases: [Case; 8] = [
         ("equal", |_| {}, &[1, 2]),
         ("preferred", |r| r.local_preference = 200, &[2]),
         ("shorter", |r| r.as_path_hops = 1, &[2]),

@@ -29,10 +29,17 @@ fn wanted(prefixes: &[&str]) -> Wanted {
     prefixes.iter().map(|p| (p.parse().unwrap(), Announcement::default())).collect()
 }
 
-fn with_med(prefixes: &[&str], med: u32) -> Wanted {
-    let mut wanted = wanted(prefixes);
-    wanted.values_mut().for_each(|a| a.bgp.med = Some(med));
+/// The same attributes for all.
+fn change(mut wanted: Wanted, change: impl Fn(&mut BgpAttributes)) -> Wanted {
+    for announcement in wanted.values_mut() {
+        change(&mut announcement.bgp);
+    }
     wanted
+}
+
+fn with_med(prefixes: &[&str], med: u32) -> Wanted {
+    let wanted = wanted(prefixes);
+    change(wanted, |bgp| bgp.med = Some(med))
 }
 
 /// All that is due, in words.
@@ -153,22 +160,13 @@ fn what_cannot_be_said_is_named() {
         (
             "too long",
             context(),
-            {
-                let mut wanted = wanted(&["192.0.2.1/32"]);
-                wanted.values_mut().for_each(|a| a.bgp.communities = vec![(1, 1); 2000]);
-                wanted
-            },
+            change(wanted(&["192.0.2.1/32"]), |bgp| bgp.communities = vec![(1, 1); 2000]),
             "attributes longer than a message",
         ),
         (
             "wrong family",
             context(),
-            {
-                let mut wanted = wanted(&["192.0.2.1/32"]);
-                let next_hop = "2001:db8::9".parse().ok();
-                wanted.values_mut().for_each(|a| a.bgp.next_hop = next_hop);
-                wanted
-            },
+            change(wanted(&["192.0.2.1/32"]), |bgp| bgp.next_hop = "2001:db8::9".parse().ok()),
             "next hop of another family",
         ),
     ];

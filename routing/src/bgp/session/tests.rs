@@ -7,6 +7,7 @@ use crate::bgp::config::{Import, RemoteAs};
 use crate::bgp::wire::{
     Capabilities, DecodeContext, Families, Family, Message, Open, Role, RouteRefresh, next_frame,
 };
+use std::time::Duration;
 
 const LOCAL: LocalConfig = LocalConfig { asn: 65001, router_id: Ipv4Addr::new(10, 0, 0, 1) };
 
@@ -141,8 +142,6 @@ impl Bench {
     }
 }
 
-use std::time::Duration;
-
 fn messages(mut bytes: &[u8]) -> Vec<Message> {
     let mut all = Vec::new();
     while let Ok(Some(frame)) = next_frame(bytes, true) {
@@ -175,7 +174,8 @@ fn an_open_we_cannot_accept_is_told_why() {
     let external = || NeighborConfig { remote_as: RemoteAs::External, ..config() };
     let as_ours = |o: &mut Open| o.asn = 65001;
     let zero_hold = || NeighborConfig { hold_time: Duration::ZERO, ..config() };
-    let cases: Vec<(&str, NeighborConfig, Open, Option<(u8, u8)>)> = vec![
+    type Case = (&'static str, NeighborConfig, Open, Option<(u8, u8)>);
+    let cases: Vec<Case> = vec![
         ("as configured", config(), peer_open(), None),
         ("another AS", config(), with(|o| o.asn = 64999), Some((2, 2))),
         ("any external AS", external(), with(|o| o.asn = 64999), None),
