@@ -116,6 +116,45 @@ fn stalled_clients_delay_nobody_until_every_place_is_taken_and_then_are_cut_off(
     first.read_to_end(&mut rest).expect("the server closed it");
 }
 
+/// More than a socket buffers, so that the answer stays in the server while nobody reads.
+const MANY: usize = 20_000;
+
+#[test]
+fn readers_that_stall_hold_no_more_than_a_few_listings_of_flows() {
+    let mut fake = Fake::bad_night();
+    fake.flows = vec![fake.flows[0].clone(); MANY];
+    let served = Served::new(fake);
+    let list = || {
+        let mut stream = connect(served.socket());
+        let request = format!("GET /v1/flows?limit={MANY} HTTP/1.1\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("written");
+        stream
+    };
+    let mut readers: Vec<UnixStream> = (0..4).map(|_| list()).collect();
+    for reader in &mut readers {
+        reader.read_exact(&mut [0; 64]).expect("an answer begins");
+    }
+    // No place is left for another listing, but everything else goes on.
+    let mut waiting = list();
+    waiting
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .expect("timeout");
+    assert!(
+        waiting.read(&mut [0; 1]).is_err(),
+        "no answer while the others stall"
+    );
+    assert_eq!(ask(served.socket(), "GET", "/v1/status", "").status, 200);
+    // One place is given back.
+    drop(readers.pop());
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("timeout");
+    let mut answer = Vec::new();
+    waiting.read_to_end(&mut answer).expect("the whole answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(answer.ends_with(b"}"));
+}
+
 #[test]
 fn a_body_that_does_not_come_is_a_timeout() {
     let served = Served::new(Fake::bad_night());

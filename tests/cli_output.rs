@@ -7,8 +7,8 @@ mod api_fake;
 
 use api_fake::{Fake, Scratch, Served};
 use dunlin::api::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, DropInfo, FlowList, PortInfo, ReloadResult,
-    ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, DrainInfo, DrainPhase, DropInfo, FlowList,
+    Health, HealthState, PortInfo, ReloadResult, ServiceInfo, Status, WorkerInfo,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
@@ -108,6 +108,34 @@ fn a_node_with_nothing_to_show_says_so_in_words() {
         all.extend(["$ dunlin ", command, "\n", stdout(&output), "\n"]);
     }
     golden("empty.txt", &all);
+}
+
+#[test]
+fn a_drain_shows_how_far_it_has_come() {
+    let mut fake = Fake::empty();
+    fake.status.health = Health {
+        state: HealthState::Draining,
+        reasons: vec!["an operator drains the node: new kernel".to_owned()],
+    };
+    let mut drain = DrainInfo {
+        age_s: 7,
+        phase: DrainPhase::Lowered,
+        reason: "new kernel".to_owned(),
+        flows_left: 1_204,
+    };
+    fake.status.drain = Some(drain.clone());
+    let served = Served::new(fake);
+    let output = dunlin(served.socket(), &["status"]);
+    assert_eq!(output.status.code(), Some(3));
+    golden("status-draining.txt", stdout(&output));
+
+    drain.phase = DrainPhase::Withdrawn;
+    drain.flows_left = 0;
+    let mut fake = Fake::empty();
+    fake.status.drain = Some(drain);
+    let served = Served::new(fake);
+    let output = dunlin(served.socket(), &["status"]);
+    assert!(stdout(&output).contains("withdrawn, no flows left: safe to stop (new kernel)"));
 }
 
 #[test]
@@ -340,4 +368,15 @@ fn messages_of_a_peer_cannot_drive_the_terminal() {
         );
         assert!(stdout(&output).contains('\u{fffd}'), "{arguments:?}");
     }
+}
+
+/// `DUNLIN_SHOW=/tmp/dunlin.sock cargo test --test cli_output -- --ignored` then
+/// `dunlin --socket /tmp/dunlin.sock status`, to see with one's own eyes.
+#[test]
+#[ignore = "serves the bad night until interrupted, for looking at the output by hand"]
+fn show() {
+    let path = std::env::var_os("DUNLIN_SHOW").expect("DUNLIN_SHOW names a socket");
+    let served = Served::new(Fake::bad_night());
+    std::os::unix::fs::symlink(served.socket(), &path).expect("no such file yet");
+    std::thread::park();
 }

@@ -4,24 +4,25 @@ use super::error::{ApiError, ErrorKind};
 use super::metrics;
 use super::model::{
     AddressFilter, BackendInfo, BackendSelector, BgpInfo, BgpNeighborInfo, DrainRequest,
-    DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowList, FlowState, ReloadResult, Scope,
+    DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState, ReloadResult, Scope,
 };
 use super::node::Node;
 use crate::forward::tables::Protocol;
-use axum::Json;
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Largest body of a request, bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -73,7 +74,10 @@ fn questions<N: Node>() -> Router<Arc<N>> {
             get(|State(n): S<N>| async move { n.services().await.map(Json) }),
         )
         .route("/v1/backends", get(backends::<N>))
-        .route("/v1/flows", get(flows::<N>))
+        .route(
+            "/v1/flows",
+            get(flows::<N>).layer(Extension(Listings::default())),
+        )
         .route("/v1/bgp", get(bgp::<N>))
         .route("/v1/bgp/{neighbor}", get(neighbor::<N>))
         .route(
@@ -148,16 +152,47 @@ struct FlowQuery {
     limit: Option<String>,
 }
 
+/// Places for listings of flows. Each holds some 30 MB at most, for as long as its reader takes.
+#[derive(Debug, Clone)]
+struct Listings(Arc<Semaphore>);
+
+impl Default for Listings {
+    fn default() -> Self {
+        const PLACES: usize = 4;
+        Self(Arc::new(Semaphore::new(PLACES)))
+    }
+}
+
 async fn flows<N: Node>(
     State(node): State<Arc<N>>,
+    Extension(Listings(places)): Extension<Listings>,
     query: Result<Query<FlowQuery>, QueryRejection>,
-) -> Answer<FlowList> {
+) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(bad_query)?;
     let filter = flow_filter(query)?;
     if let Some(service) = &filter.service {
         known_service(node.as_ref(), service).await?;
     }
-    node.flows(filter).await.map(Json)
+    // The semaphore is never closed.
+    let place = places.acquire_owned().await.ok();
+    let list = node.flows(filter).await?;
+    let json = serde_json::to_vec(&list)
+        .map_err(|error| ApiError::internal(format!("flows do not serialize: {error}")))?;
+    let head = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (CONTENT_LENGTH, json.len().to_string()),
+    ];
+    Ok((head, in_pieces(json.into(), place)).into_response())
+}
+
+/// A body that gives `place` back when the last piece is on its way, not when the answer is made.
+fn in_pieces(json: Bytes, place: Option<OwnedSemaphorePermit>) -> Body {
+    const PIECE: usize = 64 * 1024;
+    let pieces = futures::stream::unfold((json, place), |(mut rest, place)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, place)))
+    });
+    Body::from_stream(pieces)
 }
 
 fn flow_filter(query: FlowQuery) -> Result<FlowFilter, ApiError> {
@@ -333,7 +368,7 @@ async fn known_backend(node: &impl Node, text: &str) -> Result<BackendSelector, 
     Err(ApiError::not_found("backend", text, known))
 }
 
-async fn body(request: Request) -> Result<axum::body::Bytes, ApiError> {
+async fn body(request: Request) -> Result<Bytes, ApiError> {
     let reading = axum::body::to_bytes(request.into_body(), MAX_BODY);
     match tokio::time::timeout(BODY_TIMEOUT, reading).await {
         Ok(Ok(bytes)) => Ok(bytes),

@@ -89,6 +89,8 @@ pub fn backends(backends: &[BackendInfo], style: Style) -> String {
             BackendState::Unknown | BackendState::Draining => Tone::Warning,
             BackendState::Removed => Tone::Faint,
         };
+        // What a good check said is not worth a line; its duration stands under CHECK.
+        let healthy = backend.state == BackendState::Healthy;
         let traffic = backend.traffic;
         let address = match backend.address.port() {
             0 => backend.address.ip().to_string(),
@@ -110,7 +112,7 @@ pub fn backends(backends: &[BackendInfo], style: Style) -> String {
             .cell(human::exact(traffic.connections_total))
             .cell(human::bytes(traffic.bytes_in))
             .cell(human::bytes(traffic.bytes_out))
-            .cell(&backend.reason);
+            .cell(if healthy { "" } else { &backend.reason });
     }
     table.render(style)
 }
