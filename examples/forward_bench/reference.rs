@@ -1,0 +1,125 @@
+//! The yardstick: `dpdk-testpmd --forward-mode=5tswap` on the same capture.
+
+use crate::{Args, Measured, cpu_ns, source};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// Longest time it may take to start or to answer.
+const SILENCE: Duration = Duration::from_secs(60);
+
+pub fn measure(args: &Args, capture: &Path) -> Result<Measured> {
+    let mut testpmd = Testpmd::start(args, capture)?;
+    let warm_up = testpmd.counters()?.0;
+    // At least one pass over all flows.
+    while testpmd.counters()?.0 < warm_up + 2 * u64::from(args.flows) {
+        thread::sleep(Duration::from_millis(100));
+    }
+    let schedstat = testpmd.worker()?;
+    let (before, cpu_before) = (testpmd.counters()?, cpu_ns(&schedstat)?);
+    thread::sleep(Duration::from_secs(args.seconds));
+    let (after, cpu_after) = (testpmd.counters()?, cpu_ns(&schedstat)?);
+    Ok(Measured {
+        received: after.0 - before.0,
+        sent: after.1 - before.1,
+        cpu_ns: cpu_after - cpu_before,
+    })
+}
+
+/// A running testpmd, told what to do over its standard input. Killed when dropped.
+struct Testpmd {
+    child: Child,
+    commands: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Testpmd {
+    fn start(args: &Args, capture: &Path) -> Result<Self> {
+        // It does not flush what it prints to a pipe.
+        let mut command = Command::new("stdbuf");
+        command
+            .args(["-oL", "dpdk-testpmd"])
+            .args(["--no-pci", "--no-telemetry", "--file-prefix"])
+            .arg(format!("dunlin-testpmd-{}", std::process::id()))
+            .args(["-l", &format!("{},{}", args.main_core, args.core)])
+            .args(["-m", &args.memory_mib().to_string()]);
+        if args.hugepages {
+            command.arg("--in-memory");
+        } else {
+            command.args(["--no-huge", "--no-shconf"]);
+        }
+        command
+            .arg("--vdev")
+            .arg(source(capture))
+            .args([
+                "--",
+                "-i",
+                "--auto-start",
+                "--forward-mode=5tswap",
+                "--mbuf-size=2176",
+            ])
+            .arg(format!("--total-num-mbufs={}", args.mbufs()));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("dpdk-testpmd does not start: `apt-get install dpdk`")?;
+        let commands = child.stdin.take().context("stdin")?;
+        let output = BufReader::new(child.stdout.take().context("stdout")?);
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        Ok(Self {
+            child,
+            commands,
+            lines,
+        })
+    }
+
+    /// Packets received and sent so far.
+    fn counters(&mut self) -> Result<(u64, u64)> {
+        self.commands.write_all(b"show port stats 0\n")?;
+        self.commands.flush()?;
+        let received = self.counter("RX-packets:")?;
+        Ok((received, self.counter("TX-packets:")?))
+    }
+
+    fn counter(&mut self, name: &str) -> Result<u64> {
+        loop {
+            let line = self.lines.recv_timeout(SILENCE).with_context(|| {
+                format!("dpdk-testpmd says nothing: {:?}", self.child.try_wait())
+            })?;
+            if let Some((_, rest)) = line.split_once(name) {
+                let number = rest.split_whitespace().next().context("no number")?;
+                return Ok(number.parse()?);
+            }
+        }
+    }
+
+    /// The schedstat of its forwarding thread (`lcore-worker-N`; from 23.11 on `dpdk-workerN`).
+    fn worker(&self) -> Result<PathBuf> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            if std::fs::read_to_string(task.join("comm"))?.contains("worker") {
+                return Ok(task.join("schedstat"));
+            }
+        }
+        bail!("dpdk-testpmd has no forwarding thread")
+    }
+}
+
+impl Drop for Testpmd {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
