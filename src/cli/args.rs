@@ -88,12 +88,7 @@ pub enum Command {
         #[command(flatten)]
         scope: ScopeArguments,
         /// Why, for whoever looks next
-        #[arg(
-            long,
-            value_name = "TEXT",
-            default_value = "",
-            hide_default_value = true
-        )]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Take it back into service
@@ -150,9 +145,6 @@ pub struct ScopeArguments {
 impl Command {
     /// Shows without changing anything, so it may be repeated.
     pub const fn is_question(&self) -> bool {
-        !matches!(
-            self,
-            Self::Drain { .. } | Self::Undrain { .. } | Self::Reload
-        )
+        !matches!(self, Self::Drain { .. } | Self::Undrain { .. } | Self::Reload)
     }
 }

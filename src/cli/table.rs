@@ -112,11 +112,7 @@ impl Table {
     }
 
     fn push(&mut self, title: &'static str, align: Align, prose: bool) {
-        self.columns.push(Column {
-            title,
-            align,
-            prose,
-        });
+        self.columns.push(Column { title, align, prose });
     }
 
     /// Begin a row.
@@ -134,16 +130,13 @@ impl Table {
             .collect();
         let mut below = Vec::new();
         if self.width(&used) > style.width.unwrap_or(usize::MAX) {
-            (below, used) = used
-                .into_iter()
-                .partition(|index| self.columns[*index].prose);
+            (below, used) = used.into_iter().partition(|index| self.columns[*index].prose);
         }
         let widths: Vec<usize> = used.iter().map(|index| self.column_width(*index)).collect();
         let mut out = String::new();
-        let titles = used.iter().map(|index| Cell {
-            text: self.columns[*index].title.to_owned(),
-            tone: Tone::Faint,
-        });
+        let titles = used
+            .iter()
+            .map(|index| Cell { text: self.columns[*index].title.to_owned(), tone: Tone::Faint });
         self.line(&mut out, &used, &widths, titles, style);
         for row in &self.rows {
             let cells = used.iter().map(|index| cell_of(row, *index));
@@ -217,10 +210,7 @@ impl Row<'_> {
 
     pub fn toned(self, tone: Tone, text: impl AsRef<str>) -> Self {
         if let Some(row) = self.table.rows.last_mut() {
-            row.push(Cell {
-                text: printable(text.as_ref()),
-                tone,
-            });
+            row.push(Cell { text: printable(text.as_ref()), tone });
         }
         self
     }
@@ -232,10 +222,7 @@ fn length(text: &str) -> usize {
 
 /// The text of a row in a column; a row may end early.
 fn cell_of(row: &[Cell], column: usize) -> Cell {
-    row.get(column).cloned().unwrap_or(Cell {
-        text: String::new(),
-        tone: Tone::Plain,
-    })
+    row.get(column).cloned().unwrap_or(Cell { text: String::new(), tone: Tone::Plain })
 }
 
 #[cfg(test)]
@@ -243,17 +230,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Table {
-        let mut table = Table::default()
-            .text("NAME")
-            .number("COUNT")
-            .text("NOTE")
-            .prose("WHY");
-        table
-            .row()
-            .toned(Tone::Good, "a")
-            .cell("1")
-            .cell("")
-            .cell("because it is so");
+        let mut table = Table::default().text("NAME").number("COUNT").text("NOTE").prose("WHY");
+        table.row().toned(Tone::Good, "a").cell("1").cell("").cell("because it is so");
         table.row().cell("longer").cell("1,000").cell("").cell("");
         table
     }
@@ -270,12 +248,7 @@ mod tests {
 
     #[test]
     fn prose_moves_below_its_row_where_the_terminal_is_too_narrow() {
-        let at = |width| {
-            sample().render(Style {
-                colour: false,
-                width: Some(width),
-            })
-        };
+        let at = |width| sample().render(Style { colour: false, width: Some(width) });
         let wide = sample().render(Style::default());
         assert_eq!(at(31), wide, "the longest line just fits");
         assert_eq!(
@@ -292,10 +265,7 @@ mod tests {
         let mut table = sample();
         table.row().cell("\x1b[2Jx\n").cell("0");
         let plain = table.render(Style::default());
-        let coloured = table.render(Style {
-            colour: true,
-            width: None,
-        });
+        let coloured = table.render(Style { colour: true, width: None });
         assert!(plain.contains("\u{fffd}[2Jx\u{fffd}"), "{plain}");
         let mut stripped = coloured;
         for code in ["\x1b[32m", "\x1b[2m", "\x1b[0m"] {

@@ -47,26 +47,16 @@ pub fn status() -> Status {
         vips: vec![
             vip("203.0.113.1/32", true, ""),
             vip("2001:db8:f::1/128", true, ""),
-            vip(
-                "203.0.113.53/32",
-                false,
-                "0 of 1 backends healthy, at least 1 needed (dns)",
-            ),
+            vip("203.0.113.53/32", false, "0 of 1 backends healthy, at least 1 needed (dns)"),
         ],
-        bgp: Some(BgpSummary {
-            neighbors: 3,
-            established: 1,
-        }),
+        bgp: Some(BgpSummary { neighbors: 3, established: 1 }),
     }
 }
 
 pub fn quiet_status() -> Status {
     Status {
         config_error: None,
-        health: Health {
-            state: HealthState::Ok,
-            reasons: Vec::new(),
-        },
+        health: Health { state: HealthState::Ok, reasons: Vec::new() },
         services: 0,
         backends_healthy: 0,
         backends_total: 0,
@@ -78,11 +68,7 @@ pub fn quiet_status() -> Status {
 }
 
 fn vip(prefix: &str, announced: bool, reason: &str) -> VipStatus {
-    VipStatus {
-        prefix: prefix.parse().expect("prefix"),
-        announced,
-        reason: reason.to_owned(),
-    }
+    VipStatus { prefix: prefix.parse().expect("prefix"), announced, reason: reason.to_owned() }
 }
 
 fn worker(id: u16, core: u16) -> WorkerInfo {
@@ -201,18 +187,8 @@ pub fn backends() -> Vec<BackendInfo> {
             check_latency_us: Some(12_400),
             ..other("10.0.0.2:8443", BackendState::Healthy, "status 200", 52)
         },
-        other(
-            "10.0.0.3:8443",
-            BackendState::Draining,
-            "drained by uid 1000: new disk",
-            610,
-        ),
-        other(
-            "[2001:db8:b::4]:8443",
-            BackendState::Unhealthy,
-            "status 503, expected 200",
-            192,
-        ),
+        other("10.0.0.3:8443", BackendState::Draining, "drained by uid 1000: new disk", 610),
+        other("[2001:db8:b::4]:8443", BackendState::Unhealthy, "status 503, expected 200", 192),
         BackendInfo {
             service: "dns".to_owned(),
             weight: 1,
@@ -246,12 +222,7 @@ pub fn flows() -> Vec<FlowInfo> {
             vip: socket("[2001:db8:f::1]:443"),
             lip: socket("[2001:db8:9::1]:1025"),
             backend: socket("[2001:db8:b::4]:8443"),
-            ..flow(
-                "[2001:db8:c:42::1234]:61000",
-                FlowState::Established,
-                754_000,
-                1,
-            )
+            ..flow("[2001:db8:c:42::1234]:61000", FlowState::Established, 754_000, 1)
         },
         FlowInfo {
             protocol: Protocol::Udp,
@@ -283,15 +254,9 @@ pub fn ports() -> Vec<PortInfo> {
             mode: SteeringMode::FlowRule,
             reason: "the NIC took a rule per local address".to_owned(),
         },
-        caps: [
-            "rx-ipv4-checksum",
-            "rx-l4-checksum",
-            "tx-ipv4-checksum",
-            "tx-l4-checksum",
-            "rss",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+        caps: ["rx-ipv4-checksum", "rx-l4-checksum", "tx-ipv4-checksum", "tx-l4-checksum", "rss"]
+            .map(str::to_owned)
+            .to_vec(),
         stats: PortStats {
             rx_packets: 98_765_432_109,
             tx_packets: 98_765_000_000,
