@@ -59,10 +59,8 @@ impl Bird {
         // Name Proto Table State Since(date or time) Info…
         let line = out.lines().find(|l| l.starts_with(protocol));
         let words = line.into_iter().flat_map(str::split_whitespace);
-        let info: Vec<&str> = words
-            .skip(4)
-            .filter(|w| !w.contains(':') && !w.contains('-'))
-            .collect();
+        let info: Vec<&str> =
+            words.skip(4).filter(|w| !w.contains(':') && !w.contains('-')).collect();
         Ok(info.join(" "))
     }
 

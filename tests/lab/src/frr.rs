@@ -30,10 +30,7 @@ impl Frr {
         give(&dir, "frr")?;
         fs::write(dir.join("frr.conf"), config)?;
         fs::write(dir.join("vtysh.conf"), "")?;
-        let mut frr = Self {
-            daemons: Vec::new(),
-            dir,
-        };
+        let mut frr = Self { daemons: Vec::new(), dir };
         for name in std::iter::once("zebra").chain(daemons.iter().copied()) {
             let process = frr.daemon(ns, name)?;
             // Routing daemons stop before zebra, which then still removes their routes.
@@ -138,9 +135,7 @@ impl Frr {
         command.arg("-z").arg(self.dir.join("zserv.api"));
         command.arg("--vty_socket").arg(&self.dir);
         command.args(["-A", "127.0.0.1"]);
-        command
-            .arg("--log")
-            .arg(format!("file:{}", file(".daemon.log").display()));
+        command.arg("--log").arg(format!("file:{}", file(".daemon.log").display()));
         if name == "bfdd" {
             command.arg("--bfdctl").arg(self.dir.join("bfdd.sock"));
         }

@@ -44,11 +44,7 @@ impl Nginx {
         let file: Vec<u8> = (0..DOWNLOAD).map(pattern).collect();
         fs::write(dir.join("www/big"), file)?;
         fs::write(dir.join("nginx.conf"), config(ns.name(), &dir))?;
-        let mut nginx = Self {
-            ns: ns.clone(),
-            dir,
-            process: None,
-        };
+        let mut nginx = Self { ns: ns.clone(), dir, process: None };
         nginx.up()?;
         Ok(nginx)
     }

@@ -24,10 +24,7 @@ pub struct Binaries {
 impl Binaries {
     /// `dunlind` and `dunlin` in one directory.
     pub fn in_dir(dir: &Path) -> Result<Self> {
-        let binaries = Self {
-            dunlind: dir.join("dunlind"),
-            dunlin: dir.join("dunlin"),
-        };
+        let binaries = Self { dunlind: dir.join("dunlind"), dunlin: dir.join("dunlin") };
         for path in [&binaries.dunlind, &binaries.dunlin] {
             if !path.is_file() {
                 bail!("{} is not built", path.display());
@@ -70,12 +67,7 @@ impl Dunlind {
         config: impl FnOnce(&Path) -> String,
     ) -> Result<Self> {
         let dir = ns.lab().dir(&format!("{}/dunlin", ns.name()))?;
-        let node = Self {
-            ns: ns.clone(),
-            binaries: binaries.clone(),
-            dir,
-            process: None,
-        };
+        let node = Self { ns: ns.clone(), binaries: binaries.clone(), dir, process: None };
         fs::write(node.config_path(), config(&node.socket()))?;
         Ok(node)
     }
@@ -133,9 +125,7 @@ impl Dunlind {
     /// The process, if it was started.
     pub fn process(&mut self) -> Result<&mut Process> {
         let name = self.ns.name();
-        self.process
-            .as_mut()
-            .with_context(|| format!("{name} was not started"))
+        self.process.as_mut().with_context(|| format!("{name} was not started"))
     }
 
     /// `dunlin --json ARGS`.
@@ -158,9 +148,8 @@ impl Dunlind {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8(answer)?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .with_context(|| format!("{path}: no answer"))?;
+        let (head, body) =
+            answer.split_once("\r\n\r\n").with_context(|| format!("{path}: no answer"))?;
         anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}\n{body}");
         serde_json::from_str(body).with_context(|| format!("{path}: {body}"))
     }
@@ -177,11 +166,7 @@ impl Dunlind {
 
     /// How a person asks it.
     pub fn cli_line(&self) -> String {
-        format!(
-            "{} --socket {}",
-            self.binaries.dunlin.display(),
-            self.socket().display()
-        )
+        format!("{} --socket {}", self.binaries.dunlin.display(), self.socket().display())
     }
 
     /// Replace the configuration file; `dunlin reload` or SIGHUP applies it.

@@ -38,12 +38,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            log,
-            child,
-            ended: None,
-        })
+        Ok(Self { name: name.to_owned(), log, child, ended: None })
     }
 
     pub fn name(&self) -> &str {
@@ -79,11 +74,9 @@ impl Process {
     pub fn check(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => Err(anyhow::anyhow!(
-                "{} ended ({status}):\n{}",
-                self.name,
-                self.log_tail(15)
-            )),
+            Some(status) => {
+                Err(anyhow::anyhow!("{} ended ({status}):\n{}", self.name, self.log_tail(15)))
+            }
         }
     }
 
@@ -113,8 +106,7 @@ impl Process {
         if ended.is_err() {
             self.kill()?;
         }
-        self.ended()
-            .with_context(|| format!("{} does not end", self.name))
+        self.ended().with_context(|| format!("{} does not end", self.name))
     }
 }
 
