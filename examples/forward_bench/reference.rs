@@ -71,10 +71,17 @@ impl Testpmd {
             .context("dpdk-testpmd does not start: `apt-get install dpdk`")?;
         let commands = child.stdin.take().context("stdin")?;
         let output = BufReader::new(child.stdout.take().context("stdout")?);
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
         Ok(Self {
             child,
             commands,
-            output,
+            lines,
         })
     }
 

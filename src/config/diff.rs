@@ -75,6 +75,16 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     diff
 }
 
+/// What a node that runs `old` can become without a restart when it is given `new`: the live
+/// changes made, the others left as they were.
+///
+/// The two halves come from valid documents, but may contradict each other (a new VIP that is an
+/// address of a port which only a restart removes), so a node that applies this should say that a
+/// restart is due.
+pub fn live_part(old: &Config, new: &Config) -> Config {
+    compare::live_part(old, new)
+}
+
 impl Diff {
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

@@ -22,7 +22,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use diff::{Diff, diff};
+pub use diff::{Diff, diff, live_part};
 pub use error::{ConfigError, Errors, MAX_ERRORS, Position};
 pub use model::Config;
 pub use secret::Secret;

@@ -1,8 +1,9 @@
 //! Values as they are written, and differences between documents.
 
+use super::diff::Effect;
 use super::model::Device;
 use super::value::{self, show_duration};
-use super::{Config, diff};
+use super::{Config, diff, live_part};
 use std::time::Duration;
 
 const BASE: &str = r#"
@@ -110,6 +111,43 @@ fn differences_are_told_by_object_and_field() {
     for (replacements, expected) in cases {
         assert_eq!(changed(replacements), *expected, "{replacements:?}");
     }
+}
+
+/// The live changes lead to the live part, and from there only restarts lead on.
+#[test]
+fn the_live_part_takes_all_live_changes_and_no_other() {
+    let full = include_str!("../../docs/example.toml");
+    let minimal = include_str!("../../tests/fixtures/config/good/minimal.toml");
+    let unmanaged = include_str!("../../tests/fixtures/config/good/unmanaged.toml");
+    let edited = full
+        .replace("workers = [1, 2]", "workers = [3]")
+        .replace("stall-after = \"500ms\"", "stall-after = \"1s\"")
+        .replace("10.1.1.2/24", "10.1.1.3/24")
+        .replace("mtu = 1500", "mtu = 9000")
+        .replace("asn = 65001", "asn = 65002")
+        .replace("hold-time = \"9s\"", "hold-time = \"30s\"")
+        .replace("rise = 2", "rise = 3");
+    let configs = [BASE, full, minimal, unmanaged, &edited].map(parse);
+    for old in &configs {
+        for new in &configs {
+            let live = live_part(old, new);
+            let (applied, rest, all) = (diff(old, &live), diff(&live, new), diff(old, new));
+            assert!(!applied.needs_restart(), "{applied}");
+            assert_eq!(rest.restarts().count(), all.restarts().count());
+            for change in applied.changes() {
+                assert!(all.changes().contains(change), "{change}");
+            }
+        }
+    }
+    let [_, full, .., edited] = &configs;
+    let rest = diff(&live_part(full, edited), edited);
+    assert!(
+        rest.changes()
+            .iter()
+            .all(|change| change.effect == Effect::Restart),
+        "{rest}"
+    );
+    assert_eq!(rest.changes().len(), 3, "{rest}");
 }
 
 #[test]

@@ -103,13 +103,14 @@ pub struct CheckerHandle {
 impl CheckerHandle {
     /// Replaces the set of targets. Those that stay keep state and schedule. A new target takes
     /// over the state of a removed one at the same address, so that changing a check's interval
-    /// does not take its backend out of service; this state is told as an event at once.
+    /// does not take its backend out of service; this state is told as an event at once. Events of
+    /// a target that is no longer wanted may still be in the channel.
     pub fn set_targets(&self, targets: impl IntoIterator<Item = Target>) {
         self.wanted
             .send_replace(Arc::new(targets.into_iter().collect()));
     }
 
-    /// Every target as it is now, by address.
+    /// Every target as it is now, by address. Targets appear here once the checker has taken them up.
     pub fn status(&self) -> Vec<TargetStatus> {
         let mut status: Vec<_> = lock(&self.board).values().cloned().collect();
         status.sort_by_key(|status| (status.target.address, status.target.check.port));
@@ -245,7 +246,7 @@ where
             Outcome::Failed(reason) => (false, reason),
             Outcome::Inconclusive(reason) => {
                 if !entry.inconclusive {
-                    tracing::warn!(target = %entry.target.address, reason, "health check skipped");
+                    tracing::warn!(backend = %entry.target.address, reason, "health check skipped");
                 }
                 entry.inconclusive = true;
                 status.reason = reason;

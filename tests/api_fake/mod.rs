@@ -4,6 +4,8 @@
 #![allow(dead_code)] // Each test binary uses its own part.
 
 mod data;
+pub mod http;
+mod routing;
 
 use dunlin::api::model::{
     AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult,
@@ -63,11 +65,11 @@ impl Fake {
             services: data::services(),
             backends: data::backends(),
             flows: data::flows(),
-            bgp: Some(data::bgp()),
-            bfd: data::bfd(),
+            bgp: Some(routing::bgp()),
+            bfd: routing::bfd(),
             ports: data::ports(),
             drops: data::drops(),
-            announce: data::announce(),
+            announce: routing::announce(),
             reload: Ok(data::reload()),
             done: Mutex::new(Vec::new()),
         }

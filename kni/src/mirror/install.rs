@@ -12,7 +12,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
     RouteScope, RouteType, RouteVia,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -158,6 +158,13 @@ fn possible(next_hops: &[InstalledNextHop], links: &BTreeMap<u32, Link>) -> Vec<
         .collect();
     possible.sort_unstable();
     possible.dedup_by_key(|hop| (hop.via, hop.ifindex));
+    // The same gateway with and without an interface: the kernel would find the same for both.
+    let explicit: BTreeSet<Option<IpAddr>> = possible
+        .iter()
+        .filter(|hop| hop.ifindex.is_some())
+        .map(|hop| hop.via)
+        .collect();
+    possible.retain(|hop| hop.ifindex.is_some() || !explicit.contains(&hop.via));
     // The weight of a single next hop has no meaning, and the kernel does not keep it.
     if let [only] = possible.as_mut_slice() {
         only.weight = 1;
@@ -293,8 +300,7 @@ impl Attempts {
         if self.tried.is_empty() {
             return;
         }
-        let pending: std::collections::BTreeSet<Key> =
-            operations.iter().map(Operation::key).collect();
+        let pending: BTreeSet<Key> = operations.iter().map(Operation::key).collect();
         self.tried
             .retain(|key, attempt| attempt.until > now || pending.contains(key));
     }

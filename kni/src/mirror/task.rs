@@ -3,13 +3,15 @@
 //! Every wake-up takes in what arrived and then does what is due. Nothing that is due can be put
 //! off by more arriving: deadlines, once set, are not moved.
 
-use super::install::{self, Attempts, Operation};
+mod reconcile;
+
+use super::install::Attempts;
 use super::neighbours::{self, Limiter};
 use super::routes::{self, Selection};
 use super::view::{Effect, View};
 use super::{Command, MirrorConfig, NeighbourKey, Shared, Snapshot, WantedRoutes};
 use crate::error::Error;
-use crate::netlink::{Events, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink};
+use crate::netlink::{Events, NLM_F_CREATE, Netlink};
 use crate::wire::Message;
 use rtnetlink::packet_route::RouteNetlinkMessage as Request;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -20,8 +22,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
 
 // linux/rtnetlink.h, RTNLGRP_*: link, neigh, ipv4 ifaddr and route, ipv6 ifaddr and route, nexthop.
 const GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 32];
@@ -35,8 +37,6 @@ const ROUTES_SHARE: u32 = 10;
 /// Neighbours whose last request is remembered. More than `keep_fresh` accepts, so that it cannot
 /// starve `resolve`.
 const LIMITED: usize = 32 * 1024;
-/// Rounds of removing our routes before giving up on shutdown.
-const SHUTDOWN_ROUNDS: usize = 3;
 
 /// What the handles send.
 #[derive(Debug)]
@@ -406,107 +406,6 @@ impl Task {
             .await
         {
             debug!(interface = key.0, address = %key.1, %error, "neighbour not resolved");
-        }
-    }
-
-    /// Install and remove our routes until the kernel has what is wanted.
-    async fn reconcile(&mut self) {
-        let wanted = self.inputs.routes.borrow_and_update().clone();
-        let mut operations = install::plan(&self.view.routes, &wanted, &self.view.links);
-        if !operations.is_empty() && self.due.routes.take().is_some() {
-            // Decide on what is there now, not on what was before our last operations.
-            match self.dump_routes().await {
-                Ok(dump) => {
-                    if self.view.replace_routes(dump) {
-                        self.publish_soon(Instant::now());
-                    }
-                    operations = install::plan(&self.view.routes, &wanted, &self.view.links);
-                }
-                Err(error) => {
-                    debug!(%error, "routes not read");
-                    by(&mut self.due.reconcile, Instant::now() + RETRY);
-                    return;
-                }
-            }
-        }
-        let now = Instant::now();
-        let mut failed = 0;
-        for operation in &operations {
-            if let Some((until, has_failed)) = self.attempts.wait(operation, now) {
-                by(&mut self.due.reconcile, until);
-                failed += u64::from(has_failed);
-                continue;
-            }
-            let outcome = self.perform(operation).await;
-            let first = self.attempts.note(operation, outcome.is_err(), now);
-            if let Err(error) = outcome {
-                failed += 1;
-                by(&mut self.due.reconcile, now + RETRY);
-                let (source, prefix) = operation.key();
-                if first {
-                    warn!(?source, %prefix, %error, "route not installed; trying again");
-                }
-            }
-            // The events of what we did say the same; this makes the next reconciliation see it.
-            by(&mut self.due.routes, now.max(self.routes_not_before));
-        }
-        self.attempts.forget(&operations, now);
-        self.shared.install_failed.store(failed, Ordering::Relaxed);
-    }
-
-    async fn perform(&mut self, operation: &Operation) -> Result<(), Error> {
-        let message = install::message(operation);
-        let (what, request, flags) = match operation {
-            Operation::Delete { .. } => ("remove a route", Request::DelRoute(message), 0),
-            // Never over a route that is not ours.
-            Operation::Put { replace: false, .. } => (
-                "add a route",
-                Request::NewRoute(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            ),
-            Operation::Put { .. } => (
-                "replace a route",
-                Request::NewRoute(message),
-                NLM_F_CREATE | NLM_F_REPLACE,
-            ),
-        };
-        match self.netlink.request(what, request, flags).await {
-            // It went by itself in the meantime.
-            Err(error)
-                if matches!(operation, Operation::Delete { .. })
-                    && error.errno() == Some(libc::ESRCH) =>
-            {
-                Ok(())
-            }
-            outcome => outcome.map(|_| ()),
-        }
-    }
-
-    async fn finish(mut self, done: Option<oneshot::Sender<()>>) {
-        for _ in 0..SHUTDOWN_ROUNDS {
-            let Ok(dump) = self.dump_routes().await else {
-                continue;
-            };
-            self.view.replace_routes(dump);
-            let operations =
-                install::plan(&self.view.routes, &WantedRoutes::new(), &self.view.links);
-            if operations.is_empty() {
-                break;
-            }
-            info!(
-                routes = operations.len(),
-                "removing our routes from the kernel"
-            );
-            for operation in &operations {
-                if let Err(error) = self.perform(operation).await {
-                    let (_, prefix) = operation.key();
-                    warn!(%prefix, %error, "route not removed");
-                }
-            }
-        }
-        if let Some(done) = done {
-            // Whoever asked may have stopped waiting.
-            let _ = done.send(());
         }
     }
 }

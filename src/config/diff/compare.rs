@@ -318,6 +318,36 @@ fn service(diff: &mut Diff, subject: &Subject, old: &Service, new: &Service) {
     );
 }
 
+/// Keeps of `old` what the functions above call fixed.
+pub(super) fn live_part(old: &Config, new: &Config) -> Config {
+    let ports = old.ports.iter().map(|port| {
+        let same = new.ports.iter().find(|new| new.name == port.name);
+        let addresses = same.map_or(&port.addresses, |new| &new.addresses).clone();
+        Port {
+            addresses,
+            ..port.clone()
+        }
+    });
+    let bgp = match (&old.bgp, &new.bgp) {
+        (Some(old), Some(new)) => Some(Bgp {
+            asn: old.asn,
+            listen_port: old.listen_port,
+            ..new.clone()
+        }),
+        (old, _) => old.clone(),
+    };
+    Config {
+        node: old.node.clone(),
+        dataplane: Dataplane {
+            stall_after: new.dataplane.stall_after,
+            ..old.dataplane.clone()
+        },
+        ports: ports.collect(),
+        bgp,
+        ..new.clone()
+    }
+}
+
 /// For lists whose order means nothing.
 fn sorted<T: Ord + Clone>(items: &[T]) -> Vec<T> {
     let mut items = items.to_vec();

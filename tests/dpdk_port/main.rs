@@ -2,6 +2,8 @@
 //! once per process. No hugepages, no NIC.
 #![cfg(feature = "dpdk")]
 
+mod kernel;
+
 use dunlin::config::model::Device;
 use dunlin::packet::Frame;
 use dunlin::port::dpdk::{
@@ -9,8 +11,6 @@ use dunlin::port::dpdk::{
     PortConfig, TscClock, pin_current_thread,
 };
 use dunlin::port::{Burst, Queue};
-use std::net::{TcpStream, UdpSocket};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -340,166 +340,6 @@ fn the_tsc_clock_keeps_time() {
     let ns = clock.now_ns() - start_ns;
     let ratio = ns as f64 / elapsed.as_nanos() as f64;
     assert!((0.9..1.1).contains(&ratio), "{ns} ns against {elapsed:?}");
-}
-
-/// The control interface as the lab uses it: a TAP of the kernel's. Frames go both ways, and what
-/// the kernel sends has complete checksums and needs no offload of ours.
-#[test]
-#[ignore = "needs root: cargo xtask test dpdk"]
-fn a_tap_connects_to_the_kernel_both_ways() {
-    let eal = eal();
-    // A network namespace of this thread alone; TAP, sockets and children are made in it.
-    thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
-        tap_both_ways(eal);
-    })
-    .join()
-    .expect("no panic");
-}
-
-fn tap_both_ways(eal: &Eal) {
-    let pool = Mempool::new(
-        eal,
-        PoolConfig {
-            mbufs: 4095,
-            ..PoolConfig::default()
-        },
-    )
-    .unwrap();
-    let device = "net_tap0,iface=wan0,mac=02:00:00:00:00:01";
-    let port = DpdkPort::open(eal, &vdev(device), std::slice::from_ref(&pool)).expect("opens");
-    assert_eq!(port.info().driver, "net_tap");
-    ip("link set wan0 up");
-    ip("addr add 10.9.0.1/24 dev wan0");
-    ip("addr add fd09::1/64 dev wan0 nodad");
-    ip("neigh replace 10.9.0.2 lladdr 02:00:00:00:00:02 dev wan0");
-    ip("neigh replace fd09::2 lladdr 02:00:00:00:00:02 dev wan0");
-    let mut queue = port.queue(0).expect("free");
-
-    for (local, remote) in [("10.9.0.1:0", "10.9.0.2:7"), ("[fd09::1]:0", "[fd09::2]:7")] {
-        let socket = UdpSocket::bind(local).expect("address is up");
-        socket.send_to(b"to the wire", remote).expect("sent");
-        let mut frame = receive(&mut queue, 17);
-        assert!(frame.to_vec().ends_with(b"to the wire"));
-        assert_eq!(
-            l4_sum(frame.data()),
-            0xffff,
-            "the kernel's UDP checksum is complete"
-        );
-
-        turn_around(frame.data_mut());
-        let mut burst = Burst::new();
-        burst.push(frame);
-        assert_eq!(queue.tx_burst(&mut burst), 1);
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
-        let mut bytes = [0; 64];
-        let (len, from) = socket.recv_from(&mut bytes).expect("the reply comes up");
-        assert_eq!(
-            (&bytes[..len], from.to_string()),
-            (&b"to the wire"[..], remote.to_owned())
-        );
-    }
-
-    // A SYN is enough to see TCP's checksum. Nobody answers: the attempt is left to its timeout.
-    let namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-    let connecting = thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        let address = "10.9.0.2:80".parse().unwrap();
-        TcpStream::connect_timeout(&address, Duration::from_millis(500))
-    });
-    let frame = receive(&mut queue, 6);
-    assert_eq!(
-        l4_sum(frame.data()),
-        0xffff,
-        "the kernel's TCP checksum is complete"
-    );
-    connecting
-        .join()
-        .expect("no panic")
-        .expect_err("nobody listens");
-    drop(frame);
-
-    assert!(port.link().expect("link").up);
-    drop((queue, port));
-    let links = Command::new("ip")
-        .args(["-br", "link"])
-        .output()
-        .expect("iproute2");
-    let links = String::from_utf8_lossy(&links.stdout).into_owned();
-    assert!(
-        !links.contains("wan0"),
-        "the interface goes with its port: {links}"
-    );
-    assert_eq!(pool.available(), 4095);
-}
-
-fn ip(args: &str) {
-    let status = Command::new("ip")
-        .args(args.split(' '))
-        .status()
-        .expect("iproute2");
-    assert!(status.success(), "ip {args}");
-}
-
-/// The next frame of this protocol; the kernel also sends neighbour discovery and the like.
-fn receive(queue: &mut impl Queue<Frame = Mbuf>, protocol: u8) -> Mbuf {
-    eventually("a frame from the kernel", || {
-        let mut burst = Burst::new();
-        queue.rx_burst(&mut burst);
-        burst.into_iter().find(|frame| match frame.data() {
-            data if data.len() < 34 => false,
-            data if data[12..14] == [0x08, 0x00] => data[14 + 9] == protocol,
-            data => data[12..14] == [0x86, 0xdd] && data[14 + 6] == protocol,
-        })
-    })
-}
-
-/// Addresses within the IP header: offset and length of one.
-fn addresses(frame: &[u8]) -> (usize, usize) {
-    if frame[14] >> 4 == 4 {
-        (14 + 12, 4)
-    } else {
-        (14 + 8, 16)
-    }
-}
-
-fn l4_offset(frame: &[u8]) -> usize {
-    if frame[14] >> 4 == 4 { 34 } else { 54 }
-}
-
-/// Swap MACs, addresses and ports: no checksum changes by that.
-fn turn_around(frame: &mut [u8]) {
-    let (at, len) = addresses(frame);
-    let l4 = l4_offset(frame);
-    for (start, len) in [(0, 6), (at, len), (l4, 2)] {
-        let (first, second) = frame[start..start + 2 * len].split_at_mut(len);
-        first.swap_with_slice(second);
-    }
-}
-
-/// Ones-complement sum over the pseudo-header and the layer-4 packet: 0xffff if it is right.
-fn l4_sum(frame: &[u8]) -> u16 {
-    let (at, len) = addresses(frame);
-    let v4 = len == 4;
-    let payload = &frame[l4_offset(frame)..];
-    let protocol = if v4 { frame[14 + 9] } else { frame[14 + 6] };
-    let mut bytes = frame[at..at + 2 * len].to_vec();
-    bytes.extend([0, protocol]);
-    bytes.extend((payload.len() as u16).to_be_bytes());
-    bytes.extend(payload);
-    if bytes.len() % 2 == 1 {
-        bytes.push(0);
-    }
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])))
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 #[test]

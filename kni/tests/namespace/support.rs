@@ -1,10 +1,15 @@
-//! Network namespaces on threads of their own, and `ip` run within them.
+//! Network namespaces on threads of their own, `ip` run within them, and what the tests expect.
 
+use ipnet::IpNet;
+use kni::mirror::{InstalledNextHop, Mirror, MirrorConfig, MirrorHandle, NextHop, Route, Snapshot};
 use nix::sched::{CloneFlags, unshare};
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Ours is the calling thread's. Two veth pairs join it with the peer's.
 pub struct Lab {
@@ -156,5 +161,73 @@ impl Drop for Namespace {
         if let Some(join) = self.join.take() {
             let _ = join.join();
         }
+    }
+}
+
+pub type Snapshots = watch::Receiver<Arc<Snapshot>>;
+
+pub fn spawn() -> (MirrorHandle, Snapshots) {
+    Mirror::spawn(MirrorConfig::new(vec!["ka".into(), "kb".into()])).expect("mirror")
+}
+
+/// The first snapshot that is as expected.
+pub async fn until(
+    snapshots: &mut Snapshots,
+    what: &str,
+    expected: impl Fn(&Snapshot) -> bool,
+) -> Arc<Snapshot> {
+    let found = tokio::time::timeout(
+        Duration::from_secs(10),
+        snapshots.wait_for(|snapshot| expected(snapshot)),
+    )
+    .await
+    .map(|found| found.expect("the mirror runs").clone());
+    found.unwrap_or_else(|_| panic!("never: {what}\nlast: {:#?}", snapshots.borrow().clone()))
+}
+
+pub fn net(text: &str) -> IpNet {
+    text.parse().expect("prefix")
+}
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
+
+pub fn index(snapshot: &Snapshot, name: &str) -> Option<u32> {
+    snapshot
+        .links
+        .iter()
+        .find(|(_, link)| link.name == name)
+        .map(|(index, _)| *index)
+}
+
+pub fn route<'a>(snapshot: &'a Snapshot, prefix: &str) -> Option<&'a Route> {
+    snapshot
+        .routes
+        .iter()
+        .find(|route| route.prefix == net(prefix))
+}
+
+pub fn gateways(snapshot: &Snapshot, prefix: &str) -> Vec<(String, u16)> {
+    let hops = route(snapshot, prefix)
+        .map(|route| route.next_hops.as_slice())
+        .unwrap_or_default();
+    let text = |hop: &NextHop| hop.via.map_or("on-link".into(), |via| via.to_string());
+    let mut gateways: Vec<_> = hops.iter().map(|hop| (text(hop), hop.weight)).collect();
+    gateways.sort();
+    gateways
+}
+
+pub fn vias(list: &[(&str, u16)]) -> Vec<(String, u16)> {
+    list.iter()
+        .map(|(via, weight)| ((*via).to_owned(), *weight))
+        .collect()
+}
+
+pub fn via(gateway: &str, weight: u16) -> InstalledNextHop {
+    InstalledNextHop {
+        via: Some(address(gateway)),
+        ifindex: None,
+        weight,
     }
 }
