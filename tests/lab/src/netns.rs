@@ -72,8 +72,8 @@ impl Netns {
             .spawn()
             .context("cannot start ip (package iproute2)")?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(lines.as_bytes())?;
-            stdin.write_all(b"\n")?;
+            // A program that ends early says why on stderr; a broken pipe does not.
+            let _ = stdin.write_all(format!("{lines}\n").as_bytes());
         }
         let out = child.wait_with_output()?;
         if !out.status.success() {
@@ -109,7 +109,7 @@ impl Netns {
             .spawn()
             .context("cannot start nft (package nftables)")?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(rules.as_bytes())?;
+            let _ = stdin.write_all(rules.as_bytes());
         }
         let out = child.wait_with_output()?;
         if !out.status.success() {

@@ -1,6 +1,6 @@
 //! A child process that cannot be forgotten: stopped when dropped, its output in a log file.
 
-use crate::wait::wait_until;
+use crate::wait::{wait_for, wait_until};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,6 +77,28 @@ impl Process {
             Some(status) => {
                 Err(anyhow::anyhow!("{} ended ({status}):\n{}", self.name, self.log_tail(15)))
             }
+        }
+    }
+
+    /// Wait until `ready`, or fail at once if it ends before.
+    pub fn wait_ready(
+        &mut self,
+        timeout: Duration,
+        mut ready: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let name = self.name.clone();
+        let mut ended = None;
+        let waited = wait_for(&name, timeout, || {
+            if let Err(e) = self.check() {
+                // Waiting longer will not help.
+                ended = Some(e);
+                return Ok(());
+            }
+            ready()
+        });
+        match ended {
+            Some(e) => Err(e),
+            None => waited.with_context(|| format!("its last words:\n{}", self.log_tail(15))),
         }
     }
 
