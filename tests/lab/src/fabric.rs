@@ -100,9 +100,8 @@ impl Fabric {
         let lab = Lab::new()?;
         let tor = router(&lab)?;
         let client = client(&lab, &tor)?;
-        let backends = (1..=options.backends)
-            .map(|n| backend(&lab, &tor, n))
-            .collect::<Result<Vec<_>>>()?;
+        let backends =
+            (1..=options.backends).map(|n| backend(&lab, &tor, n)).collect::<Result<Vec<_>>>()?;
         let nodes = (1..=options.nodes)
             .map(|n| {
                 let ns = node_host(&lab, &tor, n)?;
@@ -111,16 +110,7 @@ impl Fabric {
             .collect::<Result<Vec<_>>>()?;
         let fib = Fib::watch(&tor)?;
         let frr = Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?;
-        Ok(Self {
-            nodes,
-            frr,
-            backends,
-            fib,
-            client,
-            tor,
-            options,
-            lab,
-        })
+        Ok(Self { nodes, frr, backends, fib, client, tor, options, lab })
     }
 
     /// What clients ask: both VIPs.
@@ -189,10 +179,8 @@ pub fn is_local_address(n: u8, address: IpAddr) -> bool {
 /// Up to `most` CPU cores that this process may use.
 fn cores(most: usize) -> Vec<usize> {
     let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
-    let mut cores: Vec<usize> = (0..CpuSet::count())
-        .filter(|core| set.is_set(*core).unwrap_or(false))
-        .take(most)
-        .collect();
+    let mut cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).take(most).collect();
     if cores.is_empty() {
         cores.push(0);
     }

@@ -30,10 +30,7 @@ impl Frr {
         give(&dir, "frr")?;
         fs::write(dir.join("frr.conf"), config)?;
         fs::write(dir.join("vtysh.conf"), "")?;
-        let mut frr = Self {
-            daemons: Vec::new(),
-            dir,
-        };
+        let mut frr = Self { daemons: Vec::new(), dir };
         for name in std::iter::once("zebra").chain(daemons.iter().copied()) {
             let process = frr.daemon(ns, name)?;
             // Routing daemons stop before zebra, which then still removes their routes.
@@ -138,20 +135,24 @@ impl Frr {
         command.arg("-z").arg(self.dir.join("zserv.api"));
         command.arg("--vty_socket").arg(&self.dir);
         command.args(["-A", "127.0.0.1"]);
-        command
-            .arg("--log")
-            .arg(format!("file:{}", file(".daemon.log").display()));
-        if name == "bfdd" {
+        command.arg("--log").arg(format!("file:{}", file(".daemon.log").display()));
+        // Gone in FRR 10; before that, every bfdd wants the same path unless told otherwise.
+        if name == "bfdd" && help(name)?.contains("--bfdctl") {
             command.arg("--bfdctl").arg(self.dir.join("bfdd.sock"));
         }
         let mut process = Process::spawn(name, &self.dir, &mut command)?;
         let socket = file(".vty");
-        wait_for(name, Duration::from_secs(10), || {
-            process.check()?;
-            UnixStream::connect(&socket).map_err(anyhow::Error::from)
+        process.wait_ready(Duration::from_secs(10), || {
+            UnixStream::connect(&socket)?;
+            Ok(())
         })?;
         Ok(process)
     }
+}
+
+/// What a daemon says of its options.
+fn help(daemon: &str) -> Result<String> {
+    run(Command::new(Path::new(DAEMONS).join(daemon)).arg("--help"))
 }
 
 /// Give a directory to the user a daemon drops to.

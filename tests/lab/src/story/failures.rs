@@ -72,9 +72,7 @@ pub struct Return {
 impl Story {
     /// 4: backend `n` (from 1) dies under load, and comes back.
     pub fn backend_dies(&mut self, n: u8) -> Result<BackendDeath> {
-        self.teller.step(&format!(
-            "Backend b{n} dies under {RATE} requests per second"
-        ));
+        self.teller.step(&format!("Backend b{n} dies under {RATE} requests per second"));
         let index = usize::from(n) - 1;
         let sniffer = Sniffer::start(self.fabric.backend_netns(n), PORT)?;
         let load = self.load(RATE)?;
@@ -84,36 +82,21 @@ impl Story {
         // Per node: when its API first said that no check of this backend holds any more.
         let known = self.when_each_node_knows(n)?;
         let all_know = known.iter().copied().max().unwrap_or(before_kill);
-        wait_until("load afterwards", PATIENCE, || {
-            load.so_far().after(all_know).len() >= ENOUGH
-        })?;
+        wait_until("load afterwards", PATIENCE, || load.so_far().after(all_know).len() >= ENOUGH)?;
         let report = load.stop();
 
-        let sent: Vec<_> = sniffer
-            .seen()
-            .into_iter()
-            .filter(|syn| syn.at >= before_kill)
-            .collect();
+        let sent: Vec<_> = sniffer.seen().into_iter().filter(|syn| syn.at >= before_kill).collect();
         let mut last_sent = before_kill;
         let mut forwarded = 0;
         for (node, known) in (1..).zip(&known) {
-            let from_node = sent
-                .iter()
-                .filter(|syn| is_local_address(node, syn.from.ip()));
-            let late = from_node
-                .clone()
-                .filter(|syn| syn.at > *known + TAKE_OVER)
-                .count();
+            let from_node = sent.iter().filter(|syn| is_local_address(node, syn.from.ip()));
+            let late = from_node.clone().filter(|syn| syn.at > *known + TAKE_OVER).count();
             ensure!(
                 late == 0,
                 "node{node} sent {late} connections to b{n} after its check had failed"
             );
             forwarded += from_node.clone().count();
-            last_sent = from_node
-                .map(|syn| syn.at)
-                .max()
-                .max(Some(last_sent))
-                .unwrap_or(last_sent);
+            last_sent = from_node.map(|syn| syn.at).max().max(Some(last_sent)).unwrap_or(last_sent);
         }
         let after = report.after(all_know + TAKE_OVER);
         lossless(&after)?;
@@ -140,18 +123,15 @@ impl Story {
             short(measured.known_after),
             short(measured.last_sent_after)
         ));
-        self.teller.check(&format!(
-            "{} requests since then: none sent to b{n}, none lost",
-            after.len()
-        ));
+        self.teller
+            .check(&format!("{} requests since then: none sent to b{n}, none lost", after.len()));
         self.teller.check(&format!(
             "{lost} of {} requests lost, all of them sent to b{n} before its check failed",
             report.len()
         ));
         self.fabric.backends[index].up()?;
         self.wait_backends_healthy()?;
-        self.teller
-            .check(&format!("b{n} is back and healthy on every node"));
+        self.teller.check(&format!("b{n} is back and healthy on every node"));
         Ok(measured)
     }
 
@@ -190,17 +170,12 @@ impl Story {
             short(back_after)
         ));
         self.wait_backends_healthy()?;
-        Ok(Blackout {
-            withdrawn_after,
-            withdrawn_after_decision,
-            back_after,
-        })
+        Ok(Blackout { withdrawn_after, withdrawn_after_decision, back_after })
     }
 
     /// 6: worker `worker` of node `n` hangs; the node takes itself out.
     pub fn worker_freezes(&mut self, n: u8, worker: u16) -> Result<Freeze> {
-        self.teller
-            .step(&format!("worker-{worker} of node{n} is frozen (ptrace)"));
+        self.teller.step(&format!("worker-{worker} of node{n} is frozen (ptrace)"));
         let load = self.load(RATE)?;
         wait_until("load", PATIENCE, || load.so_far().ok() >= ENOUGH)?;
         let frozen = self.fabric.nodes[usize::from(n) - 1].freeze_worker(worker)?;
@@ -216,9 +191,7 @@ impl Story {
             "the router forwards to the other node {} later",
             short(withdrawn_after)
         ));
-        wait_until("load afterwards", PATIENCE, || {
-            load.so_far().after(out).len() >= ENOUGH
-        })?;
+        wait_until("load afterwards", PATIENCE, || load.so_far().after(out).len() >= ENOUGH)?;
         let report = load.stop();
         lossless(&report.after(out))?;
         let lost = report.len() - report.ok();
@@ -229,25 +202,15 @@ impl Story {
         let thawed = frozen.thaw();
         let back = self.fabric.wait_vips(&self.all_nodes(), PATIENCE)?;
         let back_after = back.saturating_duration_since(thawed);
-        self.teller.check(&format!(
-            "thawed: node{n} announces again {} later",
-            short(back_after)
-        ));
+        self.teller.check(&format!("thawed: node{n} announces again {} later", short(back_after)));
         self.wait_bfd(&[n])?;
         self.wait_backends_healthy()?;
-        Ok(Freeze {
-            withdrawn_after,
-            back_after,
-            lost,
-            requests: report.len(),
-        })
+        Ok(Freeze { withdrawn_after, back_after, lost, requests: report.len() })
     }
 
     /// 7: `kill -9` of node `n` under load.
     pub fn node_dies(&mut self, n: u8) -> Result<NodeDeath> {
-        self.teller.step(&format!(
-            "kill -9 of node{n} under {RATE} requests per second"
-        ));
+        self.teller.step(&format!("kill -9 of node{n} under {RATE} requests per second"));
         let load = self.load(RATE)?;
         wait_until("load", PATIENCE, || load.so_far().ok() >= ENOUGH)?;
         let killed = Instant::now();
@@ -267,9 +230,7 @@ impl Story {
             short(withdrawn_after),
             short(self.fabric.options.bfd)
         ));
-        wait_until("load afterwards", PATIENCE, || {
-            load.so_far().after(out).len() >= 2 * ENOUGH
-        })?;
+        wait_until("load afterwards", PATIENCE, || load.so_far().after(out).len() >= 2 * ENOUGH)?;
         let report = load.stop();
         lossless(&report.after(out))?;
         let lost = report.len() - report.ok();
@@ -278,11 +239,7 @@ impl Story {
             report.after(out).len(),
             report.len() - report.after(out).len()
         ));
-        Ok(NodeDeath {
-            withdrawn_after,
-            lost,
-            requests: report.len(),
-        })
+        Ok(NodeDeath { withdrawn_after, lost, requests: report.len() })
     }
 
     /// 8: node `n` comes back under load.
@@ -295,16 +252,10 @@ impl Story {
         let after = back.saturating_duration_since(start);
         for prefix in Fabric::vip_prefixes() {
             let hops = self.fabric.fib.next_hops(prefix);
-            self.teller.check(&format!(
-                "the router's kernel: {prefix} via {}",
-                list(hops.keys())
-            ));
+            self.teller.check(&format!("the router's kernel: {prefix} via {}", list(hops.keys())));
         }
-        self.teller
-            .note(&format!("{} after its start", short(after)));
-        wait_until("load afterwards", PATIENCE, || {
-            load.so_far().after(back).len() >= ENOUGH
-        })?;
+        self.teller.note(&format!("{} after its start", short(after)));
+        wait_until("load afterwards", PATIENCE, || load.so_far().after(back).len() >= ENOUGH)?;
         let report = load.stop();
         lossless(&report.after(back))?;
         let lost = report.len() - report.ok();
@@ -314,11 +265,7 @@ impl Story {
             report.len() - report.after(back).len()
         ));
         self.wait_bfd(&[n])?;
-        Ok(Return {
-            after,
-            lost,
-            requests: report.len(),
-        })
+        Ok(Return { after, lost, requests: report.len() })
     }
 
     /// When each node's API first said that backend `n` fails its checks, both addresses.
@@ -329,18 +276,12 @@ impl Story {
         wait_for(&format!("every node sees b{n} down"), PATIENCE, || {
             for (node, known) in nodes.iter().zip(&mut known) {
                 let backends = node.backends()?;
-                let mut mine = backends
-                    .iter()
-                    .filter(|b| addresses.contains(&b.address.ip()));
+                let mut mine = backends.iter().filter(|b| addresses.contains(&b.address.ip()));
                 if known.is_none() && mine.all(|b| !b.healthy()) {
                     *known = Some(Instant::now());
                 }
             }
-            known
-                .iter()
-                .copied()
-                .collect::<Option<Vec<_>>>()
-                .context("still healthy")
+            known.iter().copied().collect::<Option<Vec<_>>>().context("still healthy")
         })
     }
 }
