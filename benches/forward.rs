@@ -32,11 +32,7 @@ impl Iterator for Shuffled {
 
 fn shuffled(count: usize) -> Shuffled {
     const PRIME: usize = 15_485_863;
-    Shuffled {
-        at: 0,
-        step: PRIME % count,
-        count,
-    }
+    Shuffled { at: 0, step: PRIME % count, count }
 }
 
 fn known_flows(criterion: &mut Criterion) {

@@ -53,9 +53,7 @@ fn every_case_happens_as_written() {
 fn case_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/packet_path");
     let entries = std::fs::read_dir(folder).expect("the folder of cases");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.extension().is_some_and(|ext| ext == "cases"));
     files.sort();
     files
@@ -128,9 +126,7 @@ fn differences(written: &str, happened: &str, path: &Path) -> String {
 
 /// The named set-ups.
 fn setup(name: &str) -> Result<Bench, String> {
-    let all_rss = Steering::Software {
-        rss: vec![true, true],
-    };
+    let all_rss = Steering::Software { rss: vec![true, true] };
     match name {
         "plain" => Ok(Bench::new(plain(), 1024)),
         "two flows at most" => Ok(Bench::new(plain(), 2)),
@@ -188,9 +184,7 @@ impl Run {
         let (port, mut frame) = frames::parse(&self.answer(text)?)?;
         let mut out = format!("  in {}\n", frames::to_hex(&frame.bytes));
         let before = frame.bytes.clone();
-        let verdict = self
-            .bench
-            .burst(port, origin, std::slice::from_mut(&mut frame))[0];
+        let verdict = self.bench.burst(port, origin, std::slice::from_mut(&mut frame))[0];
         self.frames += 1;
         self.report(verdict, &before, frame, &mut out);
         Ok(out)
@@ -258,8 +252,7 @@ impl Run {
             }
             ["service", number, "removed"] => {
                 let number = id(number)? as usize;
-                self.bench
-                    .change(|spec| spec.services[number].removed = true);
+                self.bench.change(|spec| spec.services[number].removed = true);
             }
             ["port", number, "down"] => {
                 let number = id(number)? as usize;
@@ -269,9 +262,9 @@ impl Run {
                 let (number, mtu) = (id(number)? as usize, id(mtu)? as u16);
                 self.bench.change(|spec| spec.ports[number].mtu = mtu);
             }
-            ["no", "default", "routes"] => self
-                .bench
-                .change(|spec| spec.routes.retain(|route| route.prefix.prefix_len() > 0)),
+            ["no", "default", "routes"] => {
+                self.bench.change(|spec| spec.routes.retain(|route| route.prefix.prefix_len() > 0))
+            }
             ["neighbour", address] => self.bench.change(|spec| {
                 spec.neighbours.push(NeighbourSpec {
                     port: INNER,
@@ -314,11 +307,7 @@ impl Run {
                 + stats.dropped(),
             "frames do not add up"
         );
-        assert_eq!(
-            u64::from(self.bench.engine.flow_count()),
-            stats.flows.get(),
-            "flows"
-        );
+        assert_eq!(u64::from(self.bench.engine.flow_count()), stats.flows.get(), "flows");
         assert_eq!(
             stats.flows_created.get(),
             stats.flows.get()
@@ -341,9 +330,7 @@ fn each_backend(spec: &mut TablesSpec, change: impl Fn(&mut dunlin::forward::tab
 fn last_tuple(frame: &[u8], port: PortId) -> Option<String> {
     let described = frames::describe(frame);
     let mut words = described.split([' ', ',']);
-    let protocol = words
-        .next()
-        .filter(|&word| word == "tcp" || word == "udp")?;
+    let protocol = words.next().filter(|&word| word == "tcp" || word == "udp")?;
     let source: SocketAddr = words.next()?.parse().ok()?;
     let destination: SocketAddr = words.nth(1)?.parse().ok()?;
     Some(format!("{protocol} {destination} {source} port={}", port.0))

@@ -57,11 +57,7 @@ impl Address {
 
     pub fn ip(self, v6: bool) -> IpAddr {
         let [.., a, b, c, d] = self.0;
-        if v6 {
-            IpAddr::V6(Ipv6Addr::from(self.0))
-        } else {
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        }
+        if v6 { IpAddr::V6(Ipv6Addr::from(self.0)) } else { IpAddr::V4(Ipv4Addr::new(a, b, c, d)) }
     }
 }
 
@@ -242,8 +238,7 @@ impl Tables {
 
     /// Of the service, or the defaults if its slot is empty.
     pub(super) fn timeouts(&self, id: ServiceId) -> TimeoutTicks {
-        self.cold(id)
-            .map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
+        self.cold(id).map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
     }
 
     pub(super) fn protocol(&self, id: ServiceId) -> Option<Protocol> {
@@ -298,15 +293,9 @@ impl Tables {
             self.add_backend(spec, backend, seen)?;
         }
         let schedule = Schedule::build(spec, previous.and_then(|tables| tables.schedule(spec.id)));
-        let cold = ServiceCold {
-            timeouts: spec.timeouts.into(),
-            protocol: spec.protocol,
-            schedule,
-        };
-        if slot(&mut self.services_cold, service as usize)
-            .replace(cold)
-            .is_some()
-        {
+        let cold =
+            ServiceCold { timeouts: spec.timeouts.into(), protocol: spec.protocol, schedule };
+        if slot(&mut self.services_cold, service as usize).replace(cold).is_some() {
             return Err(BuildError::Duplicate("service", service));
         }
         let port = u16::from_ne_bytes(spec.port.to_be_bytes());
@@ -340,10 +329,7 @@ impl Tables {
             return Err(BuildError::Duplicate("backend", spec.id.0));
         }
         if spec.address.is_ipv6() != service.vip.is_ipv6() {
-            return Err(BuildError::MixedFamilies {
-                service: service.id.0,
-                backend: spec.id.0,
-            });
+            return Err(BuildError::MixedFamilies { service: service.id.0, backend: spec.id.0 });
         }
         *slot(&mut self.backends, spec.id.0 as usize) = BackendSlot {
             address: Address::of(spec.address),
@@ -363,12 +349,8 @@ impl Tables {
             if slot.present {
                 return Err(BuildError::Duplicate("local address", lip.id.0.into()));
             }
-            *slot = LipSlot {
-                address,
-                present: true,
-            };
-            self.locals
-                .insert(address, u32::from(v6), Local::Lip(lip.id));
+            *slot = LipSlot { address, present: true };
+            self.locals.insert(address, u32::from(v6), Local::Lip(lip.id));
             if v6 {
                 self.lips_v6.push(lip.id);
             } else {
@@ -468,10 +450,7 @@ struct Map<V> {
 impl<V: Copy> Map<V> {
     fn with_capacity(keys: usize) -> Self {
         let size = (2 * keys).next_power_of_two().max(8);
-        Self {
-            entries: vec![None; size],
-            mask: size - 1,
-        }
+        Self { entries: vec![None; size], mask: size - 1 }
     }
 
     fn get(&self, address: Address, tail: u32) -> Option<V> {

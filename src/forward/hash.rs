@@ -48,10 +48,7 @@ impl Seed {
         let tail = u64::from(ports) << 8 | u64::from(protocol);
         let source = mix(source[0] ^ s[0], source[1] ^ s[1]);
         let destination = mix(destination[0] ^ s[2], destination[1] ^ s[3]);
-        mix(
-            source ^ s[3] ^ tail,
-            destination.rotate_left(32) ^ s[1] ^ tail,
-        )
+        mix(source ^ s[3] ^ tail, destination.rotate_left(32) ^ s[1] ^ tail)
     }
 
     /// Any bytes: names of backends, keys of maps.

@@ -20,6 +20,7 @@
 //! dropped under their own reason, to anything else they are the kernel's.
 
 mod build;
+mod burst;
 mod create;
 mod engine;
 mod fib;
@@ -34,6 +35,8 @@ pub mod stats;
 pub mod steering;
 pub mod tables;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod time;
 mod tuple;
 mod verdict;

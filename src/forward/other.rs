@@ -6,7 +6,6 @@ use super::engine::{Context, Engine};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::checksum::Delta;
 use crate::packet::{self, Frame, Kind, Other, offset};
-use std::net::IpAddr;
 
 const ICMP_ECHO: u8 = 8;
 const ICMP_ECHO_REPLY: u8 = 0;
@@ -21,7 +20,7 @@ impl Engine {
         // The header's checksum has been looked at.
         match packet::parse(frame.data(), frame.total_len(), false) {
             Err(malformed) => Verdict::Drop(malformed.into()),
-            Ok(Kind::OtherIp { destination, why }) => other_ip(context, destination, why),
+            Ok(Kind::OtherIp { v6, why }) => other_ip(context, frame.data(), v6, why),
             Ok(Kind::Icmp { v6 }) => self.icmp(context, frame, v6),
             // Tagged frames too: VLANs are the kernel's, on its own VLAN interfaces.
             Ok(Kind::NotIp | Kind::Transport(_)) => Verdict::Kernel,
@@ -45,10 +44,11 @@ impl Engine {
     }
 }
 
-fn other_ip(context: Context, destination: IpAddr, why: Other) -> Verdict {
-    let address = Address::of(destination);
-    let local = context.tables.local(address, destination.is_ipv6());
-    let Some(local) = local else {
+fn other_ip(context: Context, data: &[u8], v6: bool, why: Other) -> Verdict {
+    let Some(destination) = packet::destination(data, v6) else {
+        return Verdict::Drop(DropReason::Truncated);
+    };
+    let Some(local) = context.tables.local(Address::of(destination), v6) else {
         return Verdict::Kernel;
     };
     Verdict::Drop(match (why, local) {
@@ -72,11 +72,7 @@ impl<'a> IcmpView<'a> {
     }
 
     fn l4(&self) -> usize {
-        if self.v6 {
-            offset::V6_L4
-        } else {
-            offset::V4_L4
-        }
+        if self.v6 { offset::V6_L4 } else { offset::V4_L4 }
     }
 
     fn kind(&self) -> u8 {

@@ -171,9 +171,7 @@ impl WorkerStats {
 
     /// All drops together.
     pub fn dropped(&self) -> u64 {
-        DropReason::ALL
-            .iter()
-            .fold(0, |sum, &reason| sum.wrapping_add(self.drops(reason)))
+        DropReason::ALL.iter().fold(0, |sum, &reason| sum.wrapping_add(self.drops(reason)))
     }
 }
 
@@ -182,9 +180,7 @@ pub fn sum<'a>(
     workers: impl IntoIterator<Item = &'a WorkerStats>,
     number: impl Fn(&WorkerStats) -> u64,
 ) -> u64 {
-    workers
-        .into_iter()
-        .fold(0, |total, worker| total.wrapping_add(number(worker)))
+    workers.into_iter().fold(0, |total, worker| total.wrapping_add(number(worker)))
 }
 
 #[cfg(test)]
@@ -205,9 +201,7 @@ mod tests {
         assert_eq!(sum(&workers, |w| w.received.bytes.get()), 240);
         assert_eq!(sum(&workers, WorkerStats::dropped), 2);
         assert_eq!(
-            sum(&workers, |w| w
-                .service(ServiceId(1))
-                .map_or(0, |u| u.requests.packets.get())),
+            sum(&workers, |w| w.service(ServiceId(1)).map_or(0, |u| u.requests.packets.get())),
             2
         );
     }

@@ -52,10 +52,7 @@ pub fn parse(text: &str) -> Result<(PortId, TestFrame), String> {
     let kind = words.next().ok_or("an empty description")?;
     if kind == "hex" {
         let bytes = from_hex(words.next().unwrap_or(""))?;
-        let frame = TestFrame {
-            bytes,
-            meta: RxMeta::default(),
-        };
+        let frame = TestFrame { bytes, meta: RxMeta::default() };
         return Ok((OUTER, frame));
     }
     let source = words.next().ok_or("a source is missing")?;
@@ -63,19 +60,10 @@ pub fn parse(text: &str) -> Result<(PortId, TestFrame), String> {
     let options = Options::read(words)?;
     let link = options.link();
     let bytes = match kind {
-        "udp" => build::udp(
-            link,
-            socket(source)?,
-            socket(destination)?,
-            &options.payload,
-        ),
-        "tcp" => build::tcp(
-            link,
-            socket(source)?,
-            socket(destination)?,
-            options.flags,
-            &options.payload,
-        ),
+        "udp" => build::udp(link, socket(source)?, socket(destination)?, &options.payload),
+        "tcp" => {
+            build::tcp(link, socket(source)?, socket(destination)?, options.flags, &options.payload)
+        }
         "icmp" => build::icmp(link, host(source)?, host(destination)?, &options.payload),
         "ip" => build::ip(
             link,
@@ -147,15 +135,9 @@ impl Options {
 
     fn link(&self) -> Link {
         if self.port == INNER {
-            Link {
-                source: backend_mac(11),
-                destination: INNER_MAC,
-            }
+            Link { source: backend_mac(11), destination: INNER_MAC }
         } else {
-            Link {
-                source: ROUTER_MAC,
-                destination: OUTER_MAC,
-            }
+            Link { source: ROUTER_MAC, destination: OUTER_MAC }
         }
     }
 
@@ -186,10 +168,7 @@ impl Options {
             bytes.truncate(keep);
         }
         bytes.resize(bytes.len() + self.pad, 0);
-        Ok(TestFrame {
-            bytes,
-            meta: self.meta,
-        })
+        Ok(TestFrame { bytes, meta: self.meta })
     }
 }
 
@@ -214,11 +193,7 @@ fn meta(text: &str) -> Result<RxMeta, String> {
         "good" => (Checksum::Good, Checksum::Good),
         other => return Err(format!("rx={other}")),
     };
-    Ok(RxMeta {
-        rss_hash: None,
-        ip_checksum,
-        l4_checksum,
-    })
+    Ok(RxMeta { rss_hash: None, ip_checksum, l4_checksum })
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
@@ -226,8 +201,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("{text:?} is no address and port"))
+    text.parse().map_err(|_| format!("{text:?} is no address and port"))
 }
 
 fn host(text: &str) -> Result<IpAddr, String> {
@@ -273,11 +247,7 @@ pub fn describe(frame: &[u8]) -> String {
         let address = |at: usize| IpAddr::from([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
         (address(12), address(16), ip[9], ip[8], &ip[20..])
     };
-    let sums = if build::checksums_good(frame) {
-        "checksums right"
-    } else {
-        "checksum WRONG"
-    };
+    let sums = if build::checksums_good(frame) { "checksums right" } else { "checksum WRONG" };
     let what = match protocol {
         6 | 17 if l4.len() >= 8 => {
             let name = if protocol == 6 { "tcp" } else { "udp" };
@@ -289,10 +259,7 @@ pub fn describe(frame: &[u8]) -> String {
             format!("{name} {source} > {destination}{sum}")
         }
         1 | 58 if l4.len() >= 2 => {
-            format!(
-                "icmp type {} code {} {source} > {destination}",
-                l4[0], l4[1]
-            )
+            format!("icmp type {} code {} {source} > {destination}", l4[0], l4[1])
         }
         other => format!("protocol {other} {source} > {destination}"),
     };

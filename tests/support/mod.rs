@@ -53,10 +53,7 @@ pub fn plain() -> TablesSpec {
         tx_ipv4_checksum: false,
         tx_l4_checksum: false,
     };
-    let lip = |id, address| LipSpec {
-        id: LipId(id),
-        address: ip(address),
-    };
+    let lip = |id, address| LipSpec { id: LipId(id), address: ip(address) };
     let hop = |id, port, gateway: Option<&str>| NextHopSpec {
         id: NextHopId(id),
         port,
@@ -66,11 +63,8 @@ pub fn plain() -> TablesSpec {
         prefix: prefix.parse().expect("a prefix"),
         next_hops: vec![(NextHopId(hop), 1)],
     };
-    let neighbour = |port, address, mac| NeighbourSpec {
-        port,
-        address: ip(address),
-        mac: Mac(mac),
-    };
+    let neighbour =
+        |port, address, mac| NeighbourSpec { port, address: ip(address), mac: Mac(mac) };
     TablesSpec {
         epoch: 1,
         workers: 1,
@@ -140,19 +134,9 @@ fn services() -> Vec<ServiceSpec> {
             Tcp,
             80,
             RoundRobin,
-            vec![
-                backend(3, "2001:db8:2::11", 8080),
-                backend(4, "2001:db8:2::12", 8080),
-            ],
+            vec![backend(3, "2001:db8:2::11", 8080), backend(4, "2001:db8:2::12", 8080)],
         ),
-        service(
-            3,
-            v6,
-            Udp,
-            53,
-            Maglev,
-            vec![backend(5, "2001:db8:2::13", 5353)],
-        ),
+        service(3, v6, Udp, 53, Maglev, vec![backend(5, "2001:db8:2::13", 5353)]),
         service(4, v4, Tcp, 81, Maglev, vec![dead]),
         service(5, v4, Udp, 54, Maglev, vec![backend(7, "10.2.0.99", 5354)]),
     ]
@@ -185,13 +169,8 @@ impl Bench {
         steering: Steering,
     ) -> Self {
         let stats = Arc::new(WorkerStats::new(64, 64));
-        let config = EngineConfig {
-            worker: WorkerId(worker),
-            workers,
-            max_flows,
-            seed: 0x5eed,
-            steering,
-        };
+        let config =
+            EngineConfig { worker: WorkerId(worker), workers, max_flows, seed: 0x5eed, steering };
         Self {
             tables: Tables::build(&spec, None).expect("valid tables"),
             engine: Engine::new(config, Arc::clone(&stats)),
@@ -213,8 +192,7 @@ impl Bench {
         frames: &mut [F],
     ) -> ArrayVec<Verdict, BURST> {
         let mut verdicts = ArrayVec::new();
-        self.engine
-            .forward_burst(&self.tables, self.now, port, origin, frames, &mut verdicts);
+        self.engine.forward_burst(&self.tables, self.now, port, origin, frames, &mut verdicts);
         verdicts
     }
 
@@ -239,10 +217,7 @@ impl Bench {
 /// for IPv6.
 pub fn first_frames(kind: &str, count: usize) -> Vec<Vec<u8>> {
     use dunlin::packet::build::{Link, tcp, udp};
-    let link = Link {
-        source: ROUTER_MAC,
-        destination: OUTER_MAC,
-    };
+    let link = Link { source: ROUTER_MAC, destination: OUTER_MAC };
     let v6 = kind.ends_with('6');
     let vip = ip(if v6 { "2001:db8::1" } else { "192.0.2.1" });
     let frame = |n: usize| {
@@ -304,11 +279,8 @@ pub fn established(kind: &str, flows: usize) -> (Bench, Vec<Vec<u8>>) {
 /// for TCP. Checksums are right for turned addresses, but not for the TCP flags.
 pub fn answer(frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
-    let (addresses, size, l4) = if frame[12..14] == [0x86, 0xdd] {
-        (22, 16, 54)
-    } else {
-        (26, 4, 34)
-    };
+    let (addresses, size, l4) =
+        if frame[12..14] == [0x86, 0xdd] { (22, 16, 54) } else { (26, 4, 34) };
     let mut swap = |at: usize, size: usize| {
         let (first, second) = frame[at..at + 2 * size].split_at_mut(size);
         first.swap_with_slice(second);
