@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each user takes a part")]
 
 pub mod frames;
+pub mod fuzz;
 
 use arrayvec::ArrayVec;
 use dunlin::forward::steering::Steering;
