@@ -15,7 +15,8 @@
 //! > reply payload=776f726c64
 //! ```
 //!
-//! `>` is a frame (the language is in `support/frames.rs`; `reply` answers the frame sent last),
+//! `>` is a frame (the language is in `support/frames.rs`; `reply` answers the frame sent last, and
+//! `QUOTE` is its IP packet),
 //! `@ MS` lets time pass, `! …` changes the tables. The indented lines are what happened. A case
 //! whose lines differ fails; `BLESS=1 cargo test --test packet_path` writes what happens now, to be
 //! reviewed like code. After every case the counters must add up.
@@ -142,6 +143,8 @@ struct Run {
     bench: Bench,
     /// The tuple sent last, to be answered.
     last: Option<String>,
+    /// Its IP packet, to be quoted.
+    last_packet: String,
     frames: u64,
     transmitted: u64,
     kernel: u64,
@@ -154,6 +157,7 @@ impl Run {
         Self {
             bench,
             last: None,
+            last_packet: String::new(),
             frames: 0,
             transmitted: 0,
             kernel: 0,
@@ -194,7 +198,10 @@ impl Run {
         let _ = match verdict {
             Verdict::Transmit { port } => {
                 self.transmitted += 1;
-                self.last = last_tuple(&frame.bytes, port);
+                if let Some(tuple) = last_tuple(&frame.bytes, port) {
+                    self.last = Some(tuple);
+                    self.last_packet = frames::to_hex(&frame.bytes[14..]);
+                }
                 writeln!(out, "  verdict transmit on port {}", port.0)
             }
             Verdict::Kernel => {
@@ -227,10 +234,13 @@ impl Run {
         }
     }
 
-    /// `reply …` becomes the answer to what was sent last.
+    /// `reply …` becomes the answer to what was sent last; `QUOTE` its IP packet in hex, `QUOTE8` the
+    /// first 28 bytes of that.
     fn answer(&self, text: &str) -> Result<String, String> {
         match text.strip_prefix("reply") {
-            None => Ok(text.into()),
+            None => Ok(text
+                .replace("QUOTE8", self.last_packet.get(..56).unwrap_or(""))
+                .replace("QUOTE", &self.last_packet)),
             Some(options) => {
                 let last = self.last.as_ref().ok_or("nothing was sent yet")?;
                 Ok(format!("{last}{options}"))

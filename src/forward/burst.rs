@@ -74,7 +74,6 @@ impl Engine {
     pub(super) fn run<F: Frame>(
         &mut self,
         context: Context,
-        origin: Origin,
         frames: &mut [F],
         verdicts: &mut ArrayVec<Verdict, BURST>,
     ) {
@@ -84,7 +83,7 @@ impl Engine {
         let parsed = &mut all[..count];
         let mac = context.tables.port_mac(context.port);
         for (frame, parsed) in frames.iter().zip(parsed.iter_mut()) {
-            self.parse(context, mac, origin, frame, parsed);
+            self.parse(context, mac, frame, parsed);
         }
         self.look_up(parsed);
         for (frame, parsed) in frames.iter_mut().zip(parsed.iter()) {
@@ -99,14 +98,7 @@ impl Engine {
 
     /// Stage 1. `mac`: of the port.
     #[inline(always)]
-    fn parse<F: Frame>(
-        &self,
-        context: Context,
-        mac: Option<u64>,
-        origin: Origin,
-        frame: &F,
-        parsed: &mut Parsed,
-    ) {
+    fn parse<F: Frame>(&self, context: Context, mac: Option<u64>, frame: &F, parsed: &mut Parsed) {
         let data = frame.data();
         let Some(first) = data.first_chunk::<8>() else {
             return parsed.decide(Verdict::Drop(DropReason::Truncated));
@@ -136,7 +128,7 @@ impl Engine {
             Transport::Tcp6 => self.hash::<u128, 58>(data, PROTOCOL_TCP),
         };
         if self.workers > 1
-            && origin == Origin::Port
+            && context.origin == Origin::Port
             && let Some(worker) = self.other_owner(context, data, transport, hash)
         {
             return parsed.decide(Verdict::Handover { worker });
@@ -378,7 +370,7 @@ impl Engine {
         Ok(number)
     }
 
-    /// The worker that owns this packet, if it is another one.
+    /// The worker that owns this packet, if it is another one. `hash`: of its tuple.
     #[inline(never)]
     fn other_owner(
         &self,
@@ -388,20 +380,29 @@ impl Engine {
         hash: u64,
     ) -> Option<WorkerId> {
         let v6 = is_v6(transport);
-        let destination = packet::destination(data, v6)?;
-        let local = context.tables.local(Address::of(destination), v6)?;
+        let destination = Address::of(packet::destination(data, v6)?);
+        let l4 = if v6 { offset::V6_L4 } else { offset::V4_L4 };
+        let port = data.get(l4 + 2..)?.first_chunk::<2>()?;
+        self.owner(context, destination, v6, u16::from_be_bytes(*port), hash)
+            .filter(|&owner| owner != self.worker)
+    }
+
+    /// The worker that owns what is sent to this address and port (host order), if one is known.
+    pub(super) fn owner(
+        &self,
+        context: Context,
+        destination: Address,
+        v6: bool,
+        port: u16,
+        hash: u64,
+    ) -> Option<WorkerId> {
         let steering = self.pool.steering();
-        let owner = match local {
-            Local::Lip(lip) => {
-                let l4 = if v6 { offset::V6_L4 } else { offset::V4_L4 };
-                let port = data.get(l4 + 2..)?.first_chunk::<2>()?;
-                Some(steering.owner_of_reply(lip, u16::from_be_bytes(*port), self.workers))
-            }
+        match context.tables.local(destination, v6)? {
+            Local::Lip(lip) => Some(steering.owner_of_reply(lip, port, self.workers)),
             Local::Vip { .. } => {
                 steering.owner_of_request(context.port, (hash >> 32) as u32, self.workers)
             }
-        };
-        owner.filter(|&owner| owner != self.worker)
+        }
     }
 }
 

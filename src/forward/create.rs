@@ -7,7 +7,7 @@ use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
-use super::tuple::{Family, Tuple, is_tcp, protocol_number, sides};
+use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number, sides};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::Transport;
 use crate::packet::checksum::Delta;
@@ -155,7 +155,9 @@ impl Engine {
             let (arrives, leaves) =
                 sides::<A>(context.tables, &record, direction).ok_or(DropReason::NoBackend)?;
             let number = direction as usize;
-            (record.ip_delta[number], record.l4_delta[number]) = deltas(&arrives, &leaves);
+            let (addresses, ports) = deltas(&arrives, &leaves);
+            record.ip_delta[number] = addresses.and(Delta::TTL_DECREMENT);
+            record.l4_delta[number] = addresses.and(ports);
             hashes[number] = arrives.hash(&self.seed, protocol_number(arrival.transport)) as u32;
         }
         let timeout = context.tables.timeouts(service).of(state);
@@ -210,18 +212,4 @@ fn find_service<A: Family>(tables: &Tables, arrival: &Arrival<A>) -> Result<Serv
         return drop(DropReason::TtlExpired);
     }
     Ok(service)
-}
-
-/// What translation from one tuple to the other does to the checksums of IPv4 (with the TTL's
-/// decrement) and of TCP or UDP.
-fn deltas<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> (Delta, Delta) {
-    let addresses = |tuple: &Tuple<A>| [tuple.source, tuple.destination].map(|a| a.to_address().0);
-    let ports =
-        |tuple: &Tuple<A>| [tuple.source_port, tuple.destination_port].map(u16::to_ne_bytes);
-    // What surrounds an IPv4 address in the 16 bytes is zero in both.
-    let addresses =
-        Delta::NONE.replace(addresses(from).as_flattened(), addresses(to).as_flattened());
-    let ports = Delta::NONE.replace(ports(from).as_flattened(), ports(to).as_flattened());
-    let ip = if A::V6 { Delta::NONE } else { addresses.and(Delta::TTL_DECREMENT) };
-    (ip, addresses.and(ports))
 }

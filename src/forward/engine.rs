@@ -73,6 +73,7 @@ pub(super) struct Context<'a> {
     pub tables: &'a Tables,
     pub now: Tick,
     pub port: PortId,
+    pub origin: Origin,
 }
 
 impl Engine {
@@ -110,9 +111,9 @@ impl Engine {
     ) {
         self.follow(tables);
         verdicts.clear();
-        let context = Context { tables, now: now.tick(), port };
+        let context = Context { tables, now: now.tick(), port, origin };
         let count = frames.len().min(BURST);
-        self.run(context, origin, &mut frames[..count], verdicts);
+        self.run(context, &mut frames[..count], verdicts);
         self.gauge();
     }
 

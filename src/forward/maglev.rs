@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn sizes_are_prime() {
         for size in SIZES {
-            assert!((2..).take_while(|d| d * d <= size).all(|d| size % d != 0), "{size}");
+            assert!((2..=size.isqrt()).all(|d| size % d != 0), "{size}");
         }
     }
 

@@ -40,7 +40,7 @@ fn spec() -> TablesSpec {
         vip: vip(v6),
         protocol,
         port,
-        scheduler: if id % 2 == 0 { Scheduler::RoundRobin } else { Scheduler::Maglev },
+        scheduler: if id.is_multiple_of(2) { Scheduler::RoundRobin } else { Scheduler::Maglev },
         timeouts: Timeouts {
             syn_ms: 3_000,
             established_ms: 90_000,
@@ -236,7 +236,7 @@ impl World {
         match verdicts[0] {
             Verdict::Transmit { .. } | Verdict::Wait { .. } => {
                 self.forwarded += 1;
-                assert!(checksums_good(&frames[0]), "{}", read_hex(&frames[0]));
+                assert!(checksums_good(&frames[0]), "{:02x?}", frames[0]);
                 Some(read(&frames[0]))
             }
             Verdict::Drop(_) => None,
@@ -353,10 +353,6 @@ impl World {
             );
         }
     }
-}
-
-fn read_hex(frame: &[u8]) -> String {
-    frame.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 proptest! {

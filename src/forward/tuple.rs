@@ -6,6 +6,7 @@
 use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
 use super::hash::Seed;
+use crate::packet::checksum::Delta;
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
 use std::net::IpAddr;
 
@@ -17,6 +18,8 @@ pub(super) trait Family: Copy + Eq {
     const LENGTH: usize;
     /// What [`Family::LENGTH`] does not count of the IP packet.
     const LENGTH_WITHOUT: u32;
+    /// Protocol or next header.
+    const PROTOCOL: usize;
     const SOURCE: usize;
     const DESTINATION: usize;
     const L4: usize;
@@ -38,6 +41,7 @@ impl Family for u32 {
     const TTL: usize = offset::V4_TTL;
     const LENGTH: usize = offset::V4_LENGTH;
     const LENGTH_WITHOUT: u32 = 0;
+    const PROTOCOL: usize = offset::V4_PROTOCOL;
     const SOURCE: usize = offset::V4_SOURCE;
     const DESTINATION: usize = offset::V4_DESTINATION;
     const L4: usize = offset::V4_L4;
@@ -75,6 +79,7 @@ impl Family for u128 {
     const TTL: usize = offset::V6_HOP_LIMIT;
     const LENGTH: usize = offset::V6_LENGTH;
     const LENGTH_WITHOUT: u32 = 40;
+    const PROTOCOL: usize = offset::V6_NEXT_HEADER;
     const SOURCE: usize = offset::V6_SOURCE;
     const DESTINATION: usize = offset::V6_DESTINATION;
     const L4: usize = offset::V6_L4;
@@ -150,6 +155,19 @@ impl<A: Family> Tuple<A> {
             destination_port: self.source_port,
         }
     }
+}
+
+/// What replacing one tuple by the other does to a checksum over its addresses, and to one over its
+/// ports.
+pub(super) fn deltas<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> (Delta, Delta) {
+    let addresses = |tuple: &Tuple<A>| [tuple.source, tuple.destination].map(|a| a.to_address().0);
+    let ports =
+        |tuple: &Tuple<A>| [tuple.source_port, tuple.destination_port].map(u16::to_ne_bytes);
+    // What surrounds an IPv4 address in the 16 bytes is zero in both.
+    (
+        Delta::NONE.replace(addresses(from).as_flattened(), addresses(to).as_flattened()),
+        Delta::NONE.replace(ports(from).as_flattened(), ports(to).as_flattened()),
+    )
 }
 
 /// The tuple that a packet of this flow and direction arrives with, and the one it leaves with.

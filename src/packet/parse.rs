@@ -30,11 +30,13 @@ pub mod offset {
     pub const IP: usize = 14;
     pub const V4_LENGTH: usize = IP + 2;
     pub const V4_TTL: usize = IP + 8;
+    pub const V4_PROTOCOL: usize = IP + 9;
     pub const V4_CHECKSUM: usize = IP + 10;
     pub const V4_SOURCE: usize = IP + 12;
     pub const V4_DESTINATION: usize = IP + 16;
     pub const V4_L4: usize = IP + 20;
     pub const V6_LENGTH: usize = IP + 4;
+    pub const V6_NEXT_HEADER: usize = IP + 6;
     pub const V6_HOP_LIMIT: usize = IP + 7;
     pub const V6_SOURCE: usize = IP + 8;
     pub const V6_DESTINATION: usize = IP + 24;
