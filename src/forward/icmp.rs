@@ -157,10 +157,11 @@ fn quote<A: Family, const N: usize>(message: &mut [u8]) -> Option<&mut [u8; N]> 
 
 fn quoted_transport<A: Family, const N: usize>(quoted: &[u8; N]) -> Result<Transport, DropReason> {
     let fragment = u16::from_be_bytes([quoted[offset::IP + 6], quoted[offset::IP + 7]]);
+    // Fragments but the first do not begin with ports.
     let whole = if A::V6 {
         quoted[offset::IP] >> 4 == 6
     } else {
-        quoted[offset::IP] == 0x45 && fragment & 0x1fff == 0
+        quoted[offset::IP] == 0x45 && fragment.trailing_zeros() >= 13
     };
     match (whole, quoted[A::PROTOCOL]) {
         (true, PROTOCOL_TCP) => Ok(super::tuple::transport(A::V6, true)),
