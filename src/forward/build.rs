@@ -281,8 +281,9 @@ impl Tables {
             if port.id.0 >= MAX_PORTS {
                 return Err(BuildError::SlotTooLarge("port", port.id.0.into()));
             }
-            let [a, b, c, d, e, f] = port.mac.0;
-            let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+            let mut mac = [0; 8];
+            mac[..6].copy_from_slice(&port.mac.0);
+            let mac = u64::from_le_bytes(mac);
             let slot = slot(&mut self.port_macs, usize::from(port.id.0));
             if slot.replace(mac).is_some() {
                 return Err(BuildError::Duplicate("port", port.id.0.into()));

@@ -97,6 +97,8 @@ pub struct WorkerStats {
     drops: [Counter; DropReason::ALL.len()],
     /// Echo requests to a VIP that were answered. They count as transmitted too.
     pub echo_replies: Counter,
+    /// ICMP errors about a flow's packets that were translated. They count as transmitted too.
+    pub icmp_errors: Counter,
     /// Gauge: flows now.
     pub flows: Counter,
     /// Gauge: of these, TCP before the handshake is complete, UDP before the first reply.
@@ -133,6 +135,7 @@ impl WorkerStats {
             parked: Counter::default(),
             drops: Default::default(),
             echo_replies: Counter::default(),
+            icmp_errors: Counter::default(),
             flows: Counter::default(),
             flows_half_open: Counter::default(),
             flows_created: Counter::default(),

@@ -1,6 +1,6 @@
 //! Flows as people see them: `dunlin flows`.
 
-use super::build::Tables;
+use super::build::{Address, Tables};
 use super::engine::Engine;
 use super::flows::{Record, State};
 use super::tables::Protocol;
@@ -64,17 +64,17 @@ impl Engine {
         let backend = tables.backend(record.backend)?;
         let lip = tables.lip(record.lip)?;
         let v6 = record.transport >= crate::packet::Transport::Udp6 as u8;
-        let address = |bytes, port: u16| {
+        let address = |address: Address, port: u16| {
             let port = u16::from_be_bytes(port.to_ne_bytes());
-            SocketAddr::new(super::build::Address(bytes).ip(v6), port)
+            SocketAddr::new(address.ip(v6), port)
         };
         Some(FlowView {
             family: if v6 { 6 } else { 4 },
             protocol: tables.protocol(record.service)?,
             client: address(record.client, record.client_port),
-            vip: address(service.vip.0, service.port),
-            lip: address(lip.address.0, record.local_port),
-            backend: address(backend.address.0, backend.port),
+            vip: address(service.vip, service.port),
+            lip: address(lip.address, record.local_port),
+            backend: address(backend.address, backend.port),
             state: record.state.name(),
             idle_ms: ms_of_ticks(now.since(record.last_seen).max(0) as u32),
             service: record.service.0,
