@@ -88,18 +88,11 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let path = dir.join("flows.pcap");
     let outcome = capture::write(&path, args.flows, args.family, args.proto).and_then(|()| {
-        if args.reference {
-            reference::measure(&args, &path)
-        } else {
-            measure(&args, &path)
-        }
+        if args.reference { reference::measure(&args, &path) } else { measure(&args, &path) }
     });
     std::fs::remove_dir_all(&dir)?;
     let measured = outcome?;
-    ensure!(
-        measured.cpu_ns > 0 && measured.received > 0,
-        "nothing was forwarded"
-    );
+    ensure!(measured.cpu_ns > 0 && measured.received > 0, "nothing was forwarded");
     let ns_per_packet = measured.cpu_ns as f64 / measured.received as f64;
     println!(
         "{}",
@@ -126,13 +119,7 @@ fn measure(args: &Args, capture: &Path) -> Result<Measured> {
         main_core: args.main_core,
         ..EalConfig::default()
     })?;
-    let pool = Mempool::new(
-        &eal,
-        PoolConfig {
-            mbufs: args.mbufs(),
-            ..PoolConfig::default()
-        },
-    )?;
+    let pool = Mempool::new(&eal, PoolConfig { mbufs: args.mbufs(), ..PoolConfig::default() })?;
     let config = PortConfig::new(Device::Vdev(source(capture)));
     let port = DpdkPort::open(&eal, &config, &[pool])?;
     let queue = port.queue(0)?;
@@ -180,10 +167,7 @@ fn run(mut queue: DpdkQueue, flows: u32, time: Duration) -> Result<Measured> {
 fn cpu_ns(schedstat: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(schedstat)
         .with_context(|| format!("reading {}", schedstat.display()))?;
-    let first = text
-        .split_whitespace()
-        .next()
-        .context("schedstat is empty")?;
+    let first = text.split_whitespace().next().context("schedstat is empty")?;
     Ok(first.parse()?)
 }
 

@@ -70,12 +70,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            syn_ms: 10_000,
-            established_ms: 900_000,
-            closing_ms: 10_000,
-            udp_ms: 60_000,
-        }
+        Self { syn_ms: 10_000, established_ms: 900_000, closing_ms: 10_000, udp_ms: 60_000 }
     }
 }
 

@@ -10,12 +10,7 @@ pub enum Probe {
     /// A TCP connection must establish.
     Tcp,
     /// An HTTP/1.1 GET must answer with one of the statuses, and the body must contain `body`.
-    Http {
-        path: String,
-        host: Option<String>,
-        status: Vec<u16>,
-        body: Option<String>,
-    },
+    Http { path: String, host: Option<String>, status: Vec<u16>, body: Option<String> },
 }
 
 /// How often, and how many agreeing results turn the state.
