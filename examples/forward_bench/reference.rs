@@ -47,10 +47,10 @@ impl Testpmd {
             .arg(format!("dunlin-testpmd-{}", std::process::id()))
             .args(["-l", &format!("{},{}", args.main_core, args.core)])
             .args(["-m", &args.memory_mib().to_string()]);
-        if args.hugepages {
-            command.arg("--in-memory");
-        } else {
+        if args.no_hugepages {
             command.args(["--no-huge", "--no-shconf"]);
+        } else {
+            command.arg("--in-memory");
         }
         command
             .arg("--vdev")
