@@ -6,10 +6,13 @@
 //! is the only room that knows both forwarding and routing.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod forward;
 pub mod health;
+#[cfg(feature = "dpdk")]
+pub mod node;
 pub mod packet;
 pub mod port;
 pub mod worker;

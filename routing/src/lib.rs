@@ -4,6 +4,11 @@
 //! tokio drivers around them are thin. The owner of the node's state publishes the latest set of
 //! wanted [`Announcement`]s; each protocol reconciles its peers with it by difference.
 
+pub mod bfd;
+pub mod bgp;
+mod sockopt;
+pub mod speaker;
+
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +22,7 @@ pub struct Announcement {
 }
 
 /// BGP path attributes of an announcement, beyond the mandatory ones.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize)]
 pub struct BgpAttributes {
     /// Standard communities (RFC 1997), `(as, value)`.
     pub communities: Vec<(u16, u16)>,
@@ -57,7 +62,7 @@ pub type Wanted = BTreeMap<IpNet, Announcement>;
 
 /// A float that is plain data (equality by bits), so that attributes can be compared.
 pub mod f32_bits {
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
     pub struct F32(u32);
     impl From<f32> for F32 {
         fn from(v: f32) -> Self {

@@ -1,5 +1,6 @@
 //! The configuration as types that cannot be wrong. Made only by parsing (see [`super`]).
 
+use super::secret::Secret;
 use crate::forward::tables::{Mac, Protocol, Scheduler, Timeouts};
 use crate::health::CheckSpec;
 use ipnet::IpNet;
@@ -138,7 +139,7 @@ pub struct Neighbor {
     pub passive: bool,
     pub source: Option<IpAddr>,
     /// TCP-MD5 (RFC 2385) key, 1..=80 bytes.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     pub hold_time: Duration,
     pub connect_retry: Duration,
     /// GTSM (RFC 5082) or eBGP multihop: TTL to send with / to demand.

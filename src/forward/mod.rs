@@ -2,8 +2,48 @@
 //!
 //! Takes bytes and `now`, returns verdicts. Knows no socket, no clock, no DPDK, and never
 //! allocates, logs or blocks. The worker alone sends, frees and counts.
+//!
+//! [`Tables`] are compiled by `control` from a [`tables::TablesSpec`]; each worker has one
+//! [`Engine`] and gives it bursts of frames. What goes where:
+//!
+//! | frame | verdict |
+//! |---|---|
+//! | TCP or UDP of a flow, or that begins one | `Transmit`, or `Wait` for a neighbour |
+//! | to a VIP or LIP, but nothing that can be translated | `Drop` |
+//! | ICMP echo to a VIP | answered: `Transmit` on the port it came from |
+//! | other IP to one of our MACs: our own addresses, routing protocols | `Kernel` |
+//! | group or broadcast MAC: ARP, ND, OSPF | `Kernel` |
+//! | 802.1Q or 802.1ad tagged | `Kernel`: its VLAN interfaces; the packet path is untagged |
+//! | unicast to a MAC that is not the port's | `Drop(NotForUs)` |
+//!
+//! Fragments, IPv4 options and IPv6 extension headers are not followed: to a VIP or LIP they are
+//! dropped under their own reason, to anything else they are the kernel's.
 
+mod build;
+mod create;
+mod engine;
+mod fib;
+mod flows;
+mod hash;
+mod index;
+mod maglev;
+mod other;
+mod pool;
+mod schedule;
+pub mod stats;
+pub mod steering;
 pub mod tables;
+mod tcp;
+mod time;
+mod tuple;
 mod verdict;
+mod view;
+mod wheel;
 
+pub use build::{BuildError, MAX_BACKENDS_OF_SERVICE, MAX_PORTS, MAX_SLOTS, Tables};
+pub use engine::{Engine, EngineConfig, Origin, unresolved};
+pub use stats::{Usage, WorkerStats};
+pub use steering::Steering;
+pub use time::Now;
 pub use verdict::{DropReason, Verdict};
+pub use view::FlowView;

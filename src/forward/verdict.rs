@@ -59,6 +59,8 @@ drop_reasons! {
     BadL4Checksum => "bad-l4-checksum",
     /// destination MAC is not ours
     NotForUs => "not-for-us",
+    /// the client address cannot be a client: not one host, or one of our own VIPs or LIPs
+    BadSource => "bad-source",
     /// TTL or hop limit expired
     TtlExpired => "ttl-expired",
     /// a fragment addressed to a VIP or LIP

@@ -1,4 +1,17 @@
 //! Backend checks: a sans-IO rise/fall machine, probes, and the tokio driver around them.
+//!
+//! In: the latest set of [`Target`]s, given to the [`CheckerHandle`]. Out: a [`HealthEvent`] when
+//! a target's health is first known and whenever it changes, and a snapshot of all for people.
+//! A check decides nothing beyond one target: what an unhealthy backend means for a service is
+//! `control`'s to say. A fault of this node (no file descriptors) never counts against a backend.
+
+mod checker;
+mod machine;
+mod probe;
+
+pub use checker::{Checker, CheckerHandle, TargetStatus};
+pub use machine::{Change, Machine, State};
+pub use probe::{Outcome, probe};
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -23,7 +36,7 @@ pub struct CheckSpec {
     pub rise: u32,
     /// Failures in a row that make it unhealthy.
     pub fall: u32,
-    /// Probe this port instead of the backend's own.
+    /// Probe this port instead of the target's own.
     pub port: Option<u16>,
 }
 

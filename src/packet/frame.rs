@@ -55,3 +55,14 @@ pub trait Frame: Send {
     /// Hint to bring the first cache line of the headers closer.
     fn prefetch(&self) {}
 }
+
+/// A plain buffer is a frame without anything the port said about it.
+impl Frame for Vec<u8> {
+    fn data(&self) -> &[u8] {
+        self
+    }
+
+    fn data_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}

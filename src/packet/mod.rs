@@ -1,8 +1,13 @@
-//! Checked views over bytes: Ethernet, VLAN, IPv4, IPv6, TCP, UDP, ICMP, checksums.
+//! Checked reading of bytes: Ethernet, VLAN, IPv4, IPv6, TCP, UDP, ICMP, checksums.
 //!
-//! Lengths are checked once, when a view is made; accessors do not fail afterwards. Nothing here
-//! allocates, knows a socket or reads a clock.
+//! Lengths are checked once, by [`parse()`]; readers do not fail afterwards. Nothing on the packet
+//! path allocates, knows a socket or reads a clock. [`build`] is the exception: it makes frames,
+//! for probes, tests and benches, and allocates them.
 
+pub mod build;
+pub mod checksum;
 mod frame;
+mod parse;
 
 pub use frame::{Checksum, Frame, RxMeta, TxOffload};
+pub use parse::*;

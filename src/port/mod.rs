@@ -5,6 +5,7 @@
 
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod memory;
 pub mod pcap;
 
 use crate::packet::Frame;

@@ -1,1 +1,72 @@
-fn main() {}
+//! The project's own commands: `cargo xtask …`.
+
+mod bench;
+mod cargo;
+mod demo;
+mod deny;
+mod labs;
+mod setup;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Dunlin's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the Debian packages that the other commands need
+    Setup,
+    /// Show the main job: VIPs announced by BGP, forwarded by DPDK, withdrawn on failure
+    Demo {
+        /// Leave the lab up at the end and say how to play with it
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run the tests, all of them or the groups named
+    Test {
+        /// Groups; `cargo xtask test --list` says which there are
+        names: Vec<String>,
+        /// List the groups
+        #[arg(long)]
+        list: bool,
+    },
+    /// Measure the packet path, and forwarding against dpdk-testpmd
+    Bench(bench::Options),
+    /// The demo's hosts, without the story
+    #[command(subcommand)]
+    Lab(labs::Command),
+    /// Rewrite the expected output of data-driven tests; read the difference before you commit it
+    Bless,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Setup => setup::install(setup::Purpose::Everything),
+        Command::Demo { keep } => demo::run(keep),
+        Command::Test { list: true, .. } => {
+            test::list();
+            Ok(())
+        }
+        Command::Test { names, list: false } => test::run(&names),
+        Command::Bench(options) => bench::run(&options),
+        Command::Lab(command) => labs::run(&command),
+        Command::Bless => test::bless(),
+    }
+}

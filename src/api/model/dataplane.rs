@@ -1,0 +1,130 @@
+//! Workers, ports and drops.
+
+use serde::{Deserialize, Serialize};
+
+/// One entry of `GET /v1/workers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    pub id: u16,
+    /// CPU core that it is pinned to.
+    pub core: u16,
+    /// Since its last beat.
+    pub beat_age_ms: u64,
+    /// Has not beaten for longer than the configuration allows.
+    pub stalled: bool,
+    /// Epoch of the tables that it uses.
+    pub epoch: u64,
+    /// Share of loops that found packets, 0..=100, over about the last second.
+    pub busy_percent: f64,
+    pub flows: u64,
+    pub max_flows: u64,
+    /// Local ports (LIP × port × backend) in use and available: the limit on flows to a backend.
+    pub local_ports_used: u64,
+    pub local_ports_total: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    /// To the kernel, through the control interfaces.
+    pub kernel_packets: u64,
+    /// Handed over to other workers.
+    pub handover_packets: u64,
+    pub dropped_packets: u64,
+}
+
+word_enum! {
+    /// What mirrors a port in the kernel.
+    ControlInterface {
+        VhostNet => "vhost-net",
+        Tap => "tap",
+    }
+}
+
+/// The kernel network interface that mirrors a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlInfo {
+    pub interface: String,
+    pub kind: ControlInterface,
+    /// Why this kind: "configured", "/dev/vhost-net is missing".
+    pub reason: String,
+}
+
+word_enum! {
+    /// How replies reach the worker that owns their flow.
+    SteeringMode {
+        /// One worker: nothing to steer.
+        Single => "single",
+        /// Flow rules in the NIC, local address → queue.
+        FlowRule => "flow-rule",
+        /// The local port is chosen so that the reply's RSS hash lands on the right queue.
+        Rss => "rss",
+        /// The worker that receives hands over.
+        Software => "software",
+    }
+}
+
+/// Steering in use on a port, and why that one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteeringInfo {
+    pub mode: SteeringMode,
+    pub reason: String,
+}
+
+/// One entry of `GET /v1/ports`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortInfo {
+    pub name: String,
+    /// PCI address, or DPDK virtual device and arguments.
+    pub device: String,
+    /// Driver as DPDK names it, e.g. `net_ice`.
+    pub driver: String,
+    /// `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+    pub link_up: bool,
+    /// Megabits per second; `None`: the driver does not know.
+    pub speed_mbps: Option<u32>,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    pub rx_queues: u16,
+    pub tx_queues: u16,
+    /// `None`: the port has none.
+    pub control: Option<ControlInfo>,
+    pub steering: SteeringInfo,
+    /// Offloads in use: `rx-ipv4-checksum`, `rss`, …
+    pub caps: Vec<String>,
+    pub stats: PortStats,
+}
+
+/// Counters as the driver keeps them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStats {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Bad frames.
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    /// Dropped by the NIC: the workers did not keep up.
+    pub rx_missed: u64,
+    /// Dropped because no mbuf was free: the pool is too small.
+    pub rx_nombuf: u64,
+}
+
+impl PortStats {
+    /// Frames the port lost or broke, whatever the cause.
+    pub const fn lost(self) -> u64 {
+        self.rx_errors + self.tx_errors + self.rx_missed + self.rx_nombuf
+    }
+}
+
+/// One entry of `GET /v1/drops`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropInfo {
+    /// Stable name of the reason.
+    pub reason: String,
+    /// One sentence.
+    pub description: String,
+    /// Packets, all workers.
+    pub count: u64,
+    /// Packets, by worker id.
+    pub per_worker: Vec<u64>,
+}

@@ -1,0 +1,114 @@
+//! Values as the document writes them.
+
+use crate::config::model::{Device, Import, RemoteAs};
+use crate::config::value::show_duration;
+use crate::forward::tables::{Mac, Timeouts};
+use crate::health::{CheckSpec, Probe};
+use std::fmt::{Debug, Display, Write};
+use std::time::Duration;
+
+pub(super) fn list<T: Display>(items: &[T]) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    format!("[{}]", items.join(", "))
+}
+
+pub(super) fn communities(items: &[(u16, u16)]) -> String {
+    list(
+        &items
+            .iter()
+            .map(|(asn, value)| format!("{asn}:{value}"))
+            .collect::<Vec<_>>(),
+    )
+}
+
+pub(super) fn optional<T: Display>(value: Option<T>) -> String {
+    value.map_or("none".to_owned(), |value| value.to_string())
+}
+
+pub(super) fn text(text: &String) -> String {
+    format!("{text:?}")
+}
+
+/// A field-less variant the way the document spells it: `RoundRobin` is `round-robin`.
+pub(super) fn word<T: Debug>(value: &T) -> String {
+    let mut word = String::new();
+    for c in format!("{value:?}").chars() {
+        if c.is_ascii_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.push(c.to_ascii_lowercase());
+    }
+    word
+}
+
+pub(super) fn device(device: &Device) -> String {
+    match device {
+        Device::Pci(name) | Device::Vdev(name) => name.clone(),
+    }
+}
+
+pub(super) fn mac(mac: Mac) -> String {
+    let octets = mac.0.map(|octet| format!("{octet:02x}"));
+    octets.join(":")
+}
+
+pub(super) fn remote_as(remote_as: RemoteAs) -> String {
+    match remote_as {
+        RemoteAs::Exact(asn) => asn.to_string(),
+        RemoteAs::External => "external".to_owned(),
+        RemoteAs::Internal => "internal".to_owned(),
+    }
+}
+
+pub(super) fn import(import: Import) -> String {
+    let word = match import {
+        Import::Nothing => "none",
+        Import::DefaultRoute => "default",
+    };
+    word.to_owned()
+}
+
+pub(super) fn timeouts(timeouts: &Timeouts) -> String {
+    let ms = |ms: u32| show_duration(Duration::from_millis(u64::from(ms)));
+    format!(
+        "syn {} established {} closing {} udp {}",
+        ms(timeouts.syn_ms),
+        ms(timeouts.established_ms),
+        ms(timeouts.closing_ms),
+        ms(timeouts.udp_ms)
+    )
+}
+
+pub(super) fn check(check: &CheckSpec) -> String {
+    let mut shown = String::new();
+    // Writing to a String cannot fail.
+    let _ = match &check.probe {
+        Probe::Tcp => write!(shown, "tcp"),
+        Probe::Http {
+            path,
+            host,
+            status,
+            body,
+        } => write!(shown, "http {path}").and_then(|()| {
+            let host = host
+                .as_ref()
+                .map_or(String::new(), |host| format!(" host {host}"));
+            let body = body
+                .as_ref()
+                .map_or(String::new(), |body| format!(" body {body:?}"));
+            write!(shown, "{host} status {}{body}", list(status))
+        }),
+    };
+    let _ = write!(
+        shown,
+        " every {} timeout {} rise {} fall {}",
+        show_duration(check.interval),
+        show_duration(check.timeout),
+        check.rise,
+        check.fall
+    );
+    if let Some(port) = check.port {
+        let _ = write!(shown, " port {port}");
+    }
+    shown
+}

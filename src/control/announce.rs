@@ -1,0 +1,374 @@
+//! What the node should announce: a pure function from its state to the wanted announcements.
+//!
+//! Rules (docs/architecture.md, "The way of a decision"):
+//! - a VIP is announced only once every worker has taken the tables that serve it, a local address
+//!   of its family exists, and enough backends are usable behind a next hop that resolves;
+//! - it is withdrawn without waiting for anything;
+//! - a stalled worker takes everything down: the node no longer serves all it attracts;
+//! - on drain the preference falls first (GRACEFUL_SHUTDOWN, RFC 8326), then it is withdrawn.
+//!
+//! Every decision carries its reasons, which is what `dunlin announce` prints.
+
+use crate::config::model::OnNoBackend;
+use ipnet::IpNet;
+use routing::{Announcement, BgpAttributes, Wanted};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Well-known community of RFC 8326: "prefer anyone else".
+pub const GRACEFUL_SHUTDOWN: (u16, u16) = (65535, 0);
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Drain {
+    /// Not draining.
+    #[default]
+    No,
+    /// Announced with GRACEFUL_SHUTDOWN, so that routers move away while we still serve.
+    Lowered,
+    /// Withdrawn; established flows may go on.
+    Withdrawn,
+}
+
+/// What of the node bears on every announcement.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeView {
+    pub drain: Drain,
+    /// Oldest table epoch that some worker still uses. 0: some worker has none yet.
+    pub oldest_epoch: u64,
+    /// Workers that do not beat, or through which the synthetic packet did not come back.
+    pub stalled_workers: Vec<u16>,
+    /// Communities on every announcement.
+    pub communities: Vec<(u16, u16)>,
+}
+
+/// One service on a VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    pub name: String,
+    pub on_no_backend: OnNoBackend,
+    pub min_healthy: u32,
+    pub backends: u32,
+    /// Backends that take new flows.
+    pub usable: u32,
+    /// Of these, how many have a next hop whose link-layer address is known.
+    pub reachable: u32,
+    /// Epoch of the first tables that hold this service.
+    pub since_epoch: u64,
+    pub drain: Drain,
+}
+
+/// A VIP and the services on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipView {
+    pub prefix: IpNet,
+    /// A local address of its family exists.
+    pub has_local_address: bool,
+    pub services: Vec<ServiceView>,
+}
+
+/// Why a prefix is, or is not, announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    WorkerStalled { worker: u16 },
+    TablesPending { oldest: u64, needed: u64 },
+    NodeDraining { drain: Drain },
+    ServiceDraining { service: String, drain: Drain },
+    NoLocalAddress,
+    TooFewBackends { service: String, usable: u32, minimum: u32, of: u32 },
+    NextHopUnresolved { service: String },
+    Serves { service: String, usable: u32, of: u32 },
+    KeptWithoutBackends { service: String },
+    LocalPrefix,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WorkerStalled { worker } => write!(f, "worker {worker} is stalled"),
+            Self::TablesPending { oldest, needed } => write!(
+                f,
+                "a worker still uses tables of epoch {oldest}; the service came with epoch {needed}"
+            ),
+            Self::NodeDraining { drain: Drain::Lowered } => {
+                f.write_str("node drains: preference lowered (GRACEFUL_SHUTDOWN)")
+            }
+            Self::NodeDraining { .. } => f.write_str("node is drained"),
+            Self::ServiceDraining { service, drain: Drain::Lowered } => {
+                write!(f, "service {service} drains: preference lowered (GRACEFUL_SHUTDOWN)")
+            }
+            Self::ServiceDraining { service, .. } => write!(f, "service {service} is drained"),
+            Self::NoLocalAddress => f.write_str("no local address (LIP) of this family"),
+            Self::TooFewBackends { service, usable, minimum, of } => {
+                write!(f, "service {service}: {usable} of {of} backends usable, {minimum} needed")
+            }
+            Self::NextHopUnresolved { service } => {
+                write!(f, "service {service}: no backend has a next hop that resolves")
+            }
+            Self::Serves { service, usable, of } => {
+                write!(f, "service {service}: {usable} of {of} backends usable")
+            }
+            Self::KeptWithoutBackends { service } => {
+                write!(f, "service {service}: no backend usable, kept by on-no-backend")
+            }
+            Self::LocalPrefix => f.write_str("local addresses: replies return to this node"),
+        }
+    }
+}
+
+/// The decision about one prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// `None`: withdraw.
+    pub announcement: Option<Announcement>,
+    pub reasons: Vec<Reason>,
+}
+
+/// Decide about every VIP and every prefix of local addresses.
+pub fn decide(node: &NodeView, vips: &[VipView], local: &[IpNet]) -> BTreeMap<IpNet, Decision> {
+    let mut decisions = BTreeMap::new();
+    for vip in vips {
+        decisions.insert(vip.prefix, decide_vip(node, vip));
+    }
+    for &prefix in local {
+        decisions.insert(prefix, decide_local(node));
+    }
+    decisions
+}
+
+/// The set to publish: what [`decide`] said yes to.
+pub fn wanted(decisions: &BTreeMap<IpNet, Decision>) -> Wanted {
+    decisions
+        .iter()
+        .filter_map(|(prefix, decision)| Some((*prefix, decision.announcement.clone()?)))
+        .collect()
+}
+
+fn decide_vip(node: &NodeView, vip: &VipView) -> Decision {
+    let mut refusals = node_refusals(node);
+    if !vip.has_local_address {
+        refusals.push(Reason::NoLocalAddress);
+    }
+    // A VIP is worth announcing while any service on it can be served: withdrawing it for one dead
+    // service would take down its healthy neighbours on the same address.
+    let mut serving = Vec::new();
+    let mut unable = Vec::new();
+    let mut lowered = true;
+    for service in &vip.services {
+        match decide_service(node, service) {
+            Ok(reason) => {
+                lowered &= service.drain == Drain::Lowered;
+                serving.push(reason);
+            }
+            Err(reason) => unable.push(reason),
+        }
+    }
+    if !refusals.is_empty() || serving.is_empty() {
+        refusals.append(&mut unable);
+        return Decision { announcement: None, reasons: refusals };
+    }
+    let mut reasons = serving;
+    if node.drain == Drain::Lowered {
+        reasons.insert(0, Reason::NodeDraining { drain: node.drain });
+    } else if lowered {
+        reasons.extend(
+            vip.services
+                .iter()
+                .map(|s| Reason::ServiceDraining { service: s.name.clone(), drain: s.drain }),
+        );
+    }
+    reasons.append(&mut unable);
+    let lowered = lowered || node.drain == Drain::Lowered;
+    Decision { announcement: Some(announcement(node, lowered)), reasons }
+}
+
+fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reason> {
+    let name = || service.name.clone();
+    if service.since_epoch == 0 || node.oldest_epoch < service.since_epoch {
+        return Err(Reason::TablesPending {
+            oldest: node.oldest_epoch,
+            needed: service.since_epoch,
+        });
+    }
+    if service.drain == Drain::Withdrawn {
+        return Err(Reason::ServiceDraining { service: name(), drain: service.drain });
+    }
+    let enough = service.usable >= service.min_healthy.max(1);
+    if !enough && service.on_no_backend == OnNoBackend::Keep {
+        return Ok(Reason::KeptWithoutBackends { service: name() });
+    }
+    if !enough {
+        return Err(Reason::TooFewBackends {
+            service: name(),
+            usable: service.usable,
+            minimum: service.min_healthy.max(1),
+            of: service.backends,
+        });
+    }
+    if service.reachable == 0 && service.on_no_backend == OnNoBackend::Withdraw {
+        return Err(Reason::NextHopUnresolved { service: name() });
+    }
+    Ok(Reason::Serves { service: name(), usable: service.usable, of: service.backends })
+}
+
+/// Local addresses stay announced through the first step of a drain, since established flows still
+/// need their replies; they go with the node's withdrawal only when a worker cannot forward them.
+fn decide_local(node: &NodeView) -> Decision {
+    let mut refusals: Vec<Reason> =
+        node.stalled_workers.iter().map(|&worker| Reason::WorkerStalled { worker }).collect();
+    if node.oldest_epoch == 0 {
+        refusals.push(Reason::TablesPending { oldest: 0, needed: 1 });
+    }
+    if refusals.is_empty() {
+        let announcement = Some(announcement(node, false));
+        Decision { announcement, reasons: vec![Reason::LocalPrefix] }
+    } else {
+        Decision { announcement: None, reasons: refusals }
+    }
+}
+
+fn node_refusals(node: &NodeView) -> Vec<Reason> {
+    let mut refusals: Vec<Reason> =
+        node.stalled_workers.iter().map(|&worker| Reason::WorkerStalled { worker }).collect();
+    if node.drain == Drain::Withdrawn {
+        refusals.push(Reason::NodeDraining { drain: node.drain });
+    }
+    refusals
+}
+
+fn announcement(node: &NodeView, lowered: bool) -> Announcement {
+    let mut communities = node.communities.clone();
+    if lowered {
+        communities.push(GRACEFUL_SHUTDOWN);
+    }
+    communities.sort_unstable();
+    communities.dedup();
+    Announcement { bgp: BgpAttributes { communities, ..BgpAttributes::default() }, ospf: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeView {
+        NodeView { oldest_epoch: 5, ..NodeView::default() }
+    }
+
+    fn service() -> ServiceView {
+        ServiceView {
+            name: "web".into(),
+            on_no_backend: OnNoBackend::Withdraw,
+            min_healthy: 1,
+            backends: 3,
+            usable: 3,
+            reachable: 3,
+            since_epoch: 2,
+            drain: Drain::No,
+        }
+    }
+
+    fn vip(services: Vec<ServiceView>) -> VipView {
+        VipView { prefix: "192.0.2.10/32".parse().unwrap(), has_local_address: true, services }
+    }
+
+    fn reasons(decision: &Decision) -> Vec<String> {
+        decision.reasons.iter().map(ToString::to_string).collect()
+    }
+
+    /// Each row: what differs from a healthy node, whether the VIP is announced, and a reason.
+    #[test]
+    fn rules() {
+        type Change = fn(&mut NodeView, &mut VipView);
+        let rows: &[(&str, Change, bool, &str)] = &[
+            ("healthy", |_, _| {}, true, "3 of 3 backends usable"),
+            ("a worker has no tables yet", |n, _| n.oldest_epoch = 0, false, "epoch 0"),
+            ("tables not taken yet", |_, v| v.services[0].since_epoch = 6, false, "epoch 5"),
+            ("never published", |_, v| v.services[0].since_epoch = 0, false, "tables"),
+            ("no backends", |_, v| v.services[0].usable = 0, false, "0 of 3 backends usable, 1"),
+            (
+                "below the minimum",
+                |_, v| (v.services[0].usable, v.services[0].min_healthy) = (1, 2),
+                false,
+                "1 of 3 backends usable, 2 needed",
+            ),
+            (
+                "kept without backends",
+                |_, v| {
+                    v.services[0].usable = 0;
+                    v.services[0].on_no_backend = OnNoBackend::Keep;
+                },
+                true,
+                "kept by on-no-backend",
+            ),
+            (
+                "keep does not outlive missing tables",
+                |n, v| {
+                    n.oldest_epoch = 0;
+                    v.services[0].on_no_backend = OnNoBackend::Keep;
+                },
+                false,
+                "epoch 0",
+            ),
+            ("no next hop", |_, v| v.services[0].reachable = 0, false, "next hop that resolves"),
+            ("no LIP", |_, v| v.has_local_address = false, false, "no local address"),
+            ("stalled worker", |n, _| n.stalled_workers = vec![1], false, "worker 1 is stalled"),
+            ("drained", |n, _| n.drain = Drain::Withdrawn, false, "node is drained"),
+            (
+                "service drained",
+                |_, v| v.services[0].drain = Drain::Withdrawn,
+                false,
+                "service web is drained",
+            ),
+        ];
+        for (sentence, change, announced, reason) in rows {
+            let (mut node, mut vip) = (node(), vip(vec![service()]));
+            change(&mut node, &mut vip);
+            let decision = decide_vip(&node, &vip);
+            assert_eq!(decision.announcement.is_some(), *announced, "{sentence}");
+            let said = reasons(&decision).join("; ");
+            assert!(said.contains(reason), "{sentence}: {said}");
+        }
+    }
+
+    #[test]
+    fn drain_lowers_preference_first() {
+        let lowered = NodeView { drain: Drain::Lowered, ..node() };
+        let decision = decide_vip(&lowered, &vip(vec![service()]));
+        let announcement = decision.announcement.expect("still announced");
+        assert_eq!(announcement.bgp.communities, vec![GRACEFUL_SHUTDOWN]);
+        let normal = decide_vip(&node(), &vip(vec![service()])).announcement.unwrap();
+        assert!(normal.bgp.communities.is_empty());
+    }
+
+    #[test]
+    fn one_dead_service_does_not_take_its_neighbour_down() {
+        let dead = ServiceView { name: "dns".into(), usable: 0, reachable: 0, ..service() };
+        let decision = decide_vip(&node(), &vip(vec![dead, service()]));
+        assert!(decision.announcement.is_some());
+        assert_eq!(decision.reasons.len(), 2, "both are explained");
+    }
+
+    #[test]
+    fn one_draining_service_does_not_lower_a_shared_vip() {
+        let draining = ServiceView { name: "dns".into(), drain: Drain::Lowered, ..service() };
+        let decision = decide_vip(&node(), &vip(vec![draining.clone(), service()]));
+        assert!(decision.announcement.unwrap().bgp.communities.is_empty());
+        let decision = decide_vip(&node(), &vip(vec![draining]));
+        assert_eq!(decision.announcement.unwrap().bgp.communities, vec![GRACEFUL_SHUTDOWN]);
+    }
+
+    #[test]
+    fn local_prefixes_outlive_a_drain_but_not_a_stall() {
+        let local: IpNet = "10.9.1.0/29".parse().unwrap();
+        let drained = NodeView { drain: Drain::Withdrawn, ..node() };
+        assert!(decide(&drained, &[], &[local])[&local].announcement.is_some());
+        let stalled = NodeView { stalled_workers: vec![0], ..node() };
+        assert!(decide(&stalled, &[], &[local])[&local].announcement.is_none());
+    }
+
+    #[test]
+    fn a_vip_without_services_is_withdrawn() {
+        assert!(decide_vip(&node(), &vip(vec![])).announcement.is_none());
+    }
+}

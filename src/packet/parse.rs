@@ -1,0 +1,249 @@
+//! The border: what kind of frame this is, decided once.
+//!
+//! Takes the bytes of a frame and its whole length; says whether the packet path can translate it
+//! ([`Kind::Transport`]: every header it touches is at a fixed offset and whole), must look at it
+//! more closely, or must leave it to others. Lengths are checked here and nowhere else. Fields of
+//! a [`Kind::Transport`] frame are then read at the offsets of [`offset`].
+
+use super::checksum;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// 802.1Q and 802.1ad tags.
+pub const ETHERTYPE_VLAN: [u16; 2] = [0x8100, 0x88a8];
+
+pub const PROTOCOL_ICMP: u8 = 1;
+pub const PROTOCOL_TCP: u8 = 6;
+pub const PROTOCOL_UDP: u8 = 17;
+pub const PROTOCOL_ICMPV6: u8 = 58;
+
+pub const TCP_FIN: u8 = 0x01;
+pub const TCP_SYN: u8 = 0x02;
+pub const TCP_RST: u8 = 0x04;
+pub const TCP_ACK: u8 = 0x10;
+
+/// Where fields lie in an untagged frame without IPv4 options or IPv6 extension headers, bytes
+/// from the start of the frame.
+pub mod offset {
+    pub const IP: usize = 14;
+    pub const V4_LENGTH: usize = IP + 2;
+    pub const V4_TTL: usize = IP + 8;
+    pub const V4_CHECKSUM: usize = IP + 10;
+    pub const V4_SOURCE: usize = IP + 12;
+    pub const V4_DESTINATION: usize = IP + 16;
+    pub const V4_L4: usize = IP + 20;
+    pub const V6_LENGTH: usize = IP + 4;
+    pub const V6_HOP_LIMIT: usize = IP + 7;
+    pub const V6_SOURCE: usize = IP + 8;
+    pub const V6_DESTINATION: usize = IP + 24;
+    pub const V6_L4: usize = IP + 40;
+    /// From the start of the TCP header.
+    pub const TCP_FLAGS: usize = 13;
+    pub const TCP_CHECKSUM: usize = 16;
+    pub const UDP_CHECKSUM: usize = 6;
+}
+
+/// Family and protocol of a frame that can be translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Transport {
+    Udp4 = 0,
+    Tcp4 = 1,
+    Udp6 = 2,
+    Tcp6 = 3,
+}
+
+/// What a well-formed frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP or UDP over IP without fragmentation, options or extension headers; the whole TCP or
+    /// UDP header (without TCP options) is in the data.
+    Transport(Transport),
+    /// ICMP or ICMPv6, unfragmented; at least 8 bytes of it are in the data.
+    Icmp { v6: bool },
+    /// IP that the packet path cannot translate; what happens depends on the destination.
+    OtherIp { destination: IpAddr, why: Other },
+    /// ARP, tagged frames (see [`crate::forward`]) and every other EtherType.
+    NotIp,
+}
+
+/// Why an IP packet is [`Kind::OtherIp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    Fragment,
+    /// IPv4 options or an IPv6 extension header other than Fragment.
+    Header,
+    /// Neither TCP, UDP nor ICMP.
+    Protocol,
+}
+
+/// Why a frame is not well-formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Shorter than its headers say.
+    Truncated,
+    /// A field has a value that no valid packet has.
+    Header,
+    /// IPv4 header checksum.
+    IpChecksum,
+    /// UDP over IPv6 without a checksum (RFC 8200 §8.1).
+    L4Checksum,
+}
+
+/// Classify a frame. `data` is its first contiguous part, `total_len` its whole length without
+/// FCS. `verify_ipv4`: check the IPv4 header checksum, because the port did not.
+#[inline]
+pub fn parse(data: &[u8], total_len: usize, verify_ipv4: bool) -> Result<Kind, Malformed> {
+    let Some((ethernet, ip)) = data.split_first_chunk::<14>() else {
+        return Err(Malformed::Truncated);
+    };
+    let ip_room = total_len.saturating_sub(offset::IP);
+    match u16::from_be_bytes([ethernet[12], ethernet[13]]) {
+        ETHERTYPE_IPV4 => parse_ipv4(ip, ip_room, verify_ipv4),
+        ETHERTYPE_IPV6 => parse_ipv6(ip, ip_room),
+        _ => Ok(Kind::NotIp),
+    }
+}
+
+#[inline]
+fn parse_ipv4(ip: &[u8], room: usize, verify: bool) -> Result<Kind, Malformed> {
+    let Some((header, payload)) = ip.split_first_chunk::<20>() else {
+        return Err(Malformed::Truncated);
+    };
+    // RFC 791 §3.1: version 4, header length 5 words: anything else is rare or wrong.
+    if header[0] != 0x45 {
+        return parse_ipv4_unusual(ip, room, verify);
+    }
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    if total > room {
+        return Err(Malformed::Truncated);
+    }
+    if verify && !checksum::ipv4_header_good(header) {
+        return Err(Malformed::IpChecksum);
+    }
+    let Some(l4_len) = total.checked_sub(20) else {
+        return Err(Malformed::Header);
+    };
+    // More fragments, or a fragment offset.
+    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+        return Ok(other_v4(header, Other::Fragment));
+    }
+    match header[9] {
+        PROTOCOL_UDP => udp(payload, l4_len).map(|_| Kind::Transport(Transport::Udp4)),
+        PROTOCOL_TCP => tcp(payload, l4_len).map(|()| Kind::Transport(Transport::Tcp4)),
+        PROTOCOL_ICMP => icmp(payload, l4_len, false),
+        _ => Ok(other_v4(header, Other::Protocol)),
+    }
+}
+
+#[cold]
+fn parse_ipv4_unusual(ip: &[u8], room: usize, verify: bool) -> Result<Kind, Malformed> {
+    let Some(fixed) = ip.first_chunk::<20>() else {
+        return Err(Malformed::Truncated);
+    };
+    let header_len = usize::from(fixed[0] & 0x0f) * 4;
+    if fixed[0] >> 4 != 4 || header_len < 20 {
+        return Err(Malformed::Header);
+    }
+    let total = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    if total < header_len {
+        return Err(Malformed::Header);
+    }
+    let Some(header) = ip.get(..header_len) else {
+        return Err(Malformed::Truncated);
+    };
+    if total > room {
+        return Err(Malformed::Truncated);
+    }
+    if verify && checksum::checksum(header) != 0 {
+        return Err(Malformed::IpChecksum);
+    }
+    Ok(other_v4(fixed, Other::Header))
+}
+
+fn other_v4(header: &[u8; 20], why: Other) -> Kind {
+    let address = Ipv4Addr::new(header[16], header[17], header[18], header[19]);
+    Kind::OtherIp {
+        destination: IpAddr::V4(address),
+        why,
+    }
+}
+
+#[inline]
+fn parse_ipv6(ip: &[u8], room: usize) -> Result<Kind, Malformed> {
+    let Some((header, payload)) = ip.split_first_chunk::<40>() else {
+        return Err(Malformed::Truncated);
+    };
+    if header[0] >> 4 != 6 {
+        return Err(Malformed::Header);
+    }
+    let l4_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if l4_len + 40 > room {
+        return Err(Malformed::Truncated);
+    }
+    match header[6] {
+        PROTOCOL_UDP => match udp(payload, l4_len)? {
+            0 => Err(Malformed::L4Checksum),
+            _ => Ok(Kind::Transport(Transport::Udp6)),
+        },
+        PROTOCOL_TCP => tcp(payload, l4_len).map(|()| Kind::Transport(Transport::Tcp6)),
+        PROTOCOL_ICMPV6 => icmp(payload, l4_len, true),
+        next => Ok(other_v6(header, next)),
+    }
+}
+
+/// RFC 8200 §4: the first extension header decides; no chain is followed.
+#[cold]
+fn other_v6(header: &[u8; 40], next_header: u8) -> Kind {
+    let mut address = [0; 16];
+    address.copy_from_slice(&header[24..40]);
+    let why = match next_header {
+        44 => Other::Fragment,
+        // Hop-by-hop, routing, ESP, AH, no next header, destination options, mobility, HIP, shim6.
+        0 | 43 | 50 | 51 | 59 | 60 | 135 | 139 | 140 => Other::Header,
+        _ => Other::Protocol,
+    };
+    Kind::OtherIp {
+        destination: IpAddr::V6(Ipv6Addr::from(address)),
+        why,
+    }
+}
+
+/// RFC 768. Returns the checksum field. The length may be less than the IP payload
+/// (RFC 9868), never more.
+#[inline]
+fn udp(l4: &[u8], l4_len: usize) -> Result<u16, Malformed> {
+    let Some(header) = l4.first_chunk::<8>() else {
+        return Err(Malformed::Truncated);
+    };
+    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if length < 8 || length > l4_len {
+        return Err(Malformed::Header);
+    }
+    Ok(u16::from_ne_bytes([header[6], header[7]]))
+}
+
+/// RFC 9293 §3.1.
+#[inline]
+fn tcp(l4: &[u8], l4_len: usize) -> Result<(), Malformed> {
+    let Some(header) = l4.first_chunk::<20>() else {
+        return Err(Malformed::Truncated);
+    };
+    let header_len = usize::from(header[12] >> 4) * 4;
+    if header_len < 20 || header_len > l4_len {
+        return Err(Malformed::Header);
+    }
+    Ok(())
+}
+
+fn icmp(l4: &[u8], l4_len: usize, v6: bool) -> Result<Kind, Malformed> {
+    if l4_len < 8 {
+        return Err(Malformed::Header);
+    }
+    if l4.len() < 8 {
+        return Err(Malformed::Truncated);
+    }
+    Ok(Kind::Icmp { v6 })
+}

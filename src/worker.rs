@@ -1,1 +1,0 @@
-//! The loop: take tables, receive, forward, transmit, count, beat.

@@ -1,0 +1,420 @@
+//! The hosts of the demo and of the failover tests, plugged together.
+//!
+//! ```text
+//!                         client   10.100.0.2, fd00:100::2
+//!                            │
+//!                          c0│     10.100.0.1, fd00:100::1
+//!   ┌────────────────────────┴────────────────────────┐
+//!   │ tor: FRR (zebra, bgpd, bfdd), AS 65000          │
+//!   │ kernel ECMP over the nodes, hashed by ports     │
+//!   └──n1────────────────n2───────────────────br0─────┘
+//!      │10.1.1.1         │10.1.2.1            │10.2.0.1, fd00:2::1
+//!      │fd00:1:1::1      │fd00:1:2::1         ├───────┬───────┐
+//!   eth0│             eth0│                   b1      b2      b3   nginx
+//!   ┌───┴─────────┐   ┌───┴─────────┐         10.2.0.11, .12, .13
+//!   │node1        │   │node2        │         fd00:2::11, ::12, ::13
+//!   │AS 65001     │   │AS 65002     │
+//!   └─────────────┘   └─────────────┘
+//!      dn0 10.1.1.2      dn0 10.1.2.2           control interfaces, fd00:1:N::2
+//!      10.9.1.0/29       10.9.2.0/29            local addresses, fd00:9:N::/125
+//!
+//!   VIPs 192.0.2.10 and 2001:db8::10, TCP port 80, announced by every node
+//! ```
+//!
+//! `eth0` is a node's network card: DPDK reads it through AF_PACKET, and the node's own kernel must
+//! not: it has no address there, answers no ARP, and an nftables ingress hook, which comes after
+//! AF_PACKET has taken its copy, drops every frame. What the kernel may see comes from the node, through
+//! the control interface `dn0`.
+
+use crate::fib::{Fib, Prefix};
+use crate::frr::Frr;
+use crate::lab::Lab;
+use crate::netns::{Netns, cable};
+use crate::nginx::Nginx;
+use crate::node::{Binaries, Dunlind};
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+/// The IPv4 VIP.
+pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
+/// The IPv6 VIP.
+pub const VIP6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10));
+/// The service's port.
+pub const PORT: u16 = 80;
+/// The router's AS; node N is AS 65000 + N.
+pub const TOR_AS: u32 = 65000;
+
+/// How a fabric differs from the demo's.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// 1 to 9.
+    pub nodes: u8,
+    /// 1 to 9.
+    pub backends: u8,
+    /// CPU core of each worker of every node.
+    pub workers: Vec<usize>,
+    /// Interval of BFD, both ways; three lost in a row mean down.
+    pub bfd: Duration,
+    /// Lines added to the end of every node's configuration.
+    pub extra: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 2,
+            backends: 3,
+            workers: cores(2),
+            bfd: Duration::from_millis(100),
+            extra: String::new(),
+        }
+    }
+}
+
+/// All hosts, running. Dropping it stops and removes them.
+#[derive(Debug)]
+pub struct Fabric {
+    // Dropped in this order: who speaks goes before who listens.
+    pub nodes: Vec<Dunlind>,
+    pub frr: Frr,
+    pub backends: Vec<Nginx>,
+    /// The router's kernel routing table, watched.
+    pub fib: Fib,
+    pub client: Netns,
+    pub tor: Netns,
+    pub options: Options,
+    pub lab: Lab,
+}
+
+impl Fabric {
+    /// Lay out the hosts, with the router and the backends running and the nodes not started.
+    pub fn new(binaries: &Binaries, options: Options) -> Result<Self> {
+        ensure!((1..=9).contains(&options.nodes), "1 to 9 nodes");
+        ensure!((1..=9).contains(&options.backends), "1 to 9 backends");
+        ensure!(!options.workers.is_empty(), "a node needs a worker");
+        let lab = Lab::new()?;
+        let tor = router(&lab)?;
+        let client = client(&lab, &tor)?;
+        let backends =
+            (1..=options.backends).map(|n| backend(&lab, &tor, n)).collect::<Result<Vec<_>>>()?;
+        let nodes = (1..=options.nodes)
+            .map(|n| {
+                let ns = node_host(&lab, &tor, n)?;
+                Dunlind::new(&ns, binaries, |socket| node_config(n, socket, &options))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let fib = Fib::watch(&tor)?;
+        let frr = Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?;
+        Ok(Self { nodes, frr, backends, fib, client, tor, options, lab })
+    }
+
+    /// What clients ask: both VIPs.
+    pub fn targets(&self) -> Vec<SocketAddr> {
+        [VIP4, VIP6].map(|vip| SocketAddr::new(vip, PORT)).to_vec()
+    }
+
+    /// The host of backend `n` (from 1).
+    pub fn backend_netns(&self, n: u8) -> &Netns {
+        self.backends[usize::from(n) - 1].netns()
+    }
+
+    /// The host routes of both VIPs.
+    pub fn vip_prefixes() -> [Prefix; 2] {
+        [VIP4, VIP6].map(Prefix::host)
+    }
+
+    /// The next hop of node `n` (from 1) in the family of `prefix`.
+    pub fn next_hop(n: u8, prefix: Prefix) -> IpAddr {
+        let [v4, v6] = node_addresses(n);
+        if prefix.address.is_ipv4() { v4 } else { v6 }
+    }
+
+    /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
+    pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<std::time::Instant> {
+        let mut last = None;
+        for prefix in Self::vip_prefixes() {
+            let wanted: std::collections::BTreeSet<IpAddr> =
+                nodes.iter().map(|n| Self::next_hop(*n, prefix)).collect();
+            let at = self.fib.wait(prefix, timeout, |hops| {
+                hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
+            })?;
+            last = last.max(Some(at));
+        }
+        last.context("no VIPs")
+    }
+}
+
+/// Addresses of backend `n` (from 1).
+pub fn backend_addresses(n: u8) -> [IpAddr; 2] {
+    [
+        Ipv4Addr::new(10, 2, 0, 10 + n).into(),
+        // Written ::11, ::12 like the IPv4 address, so hexadecimal 0x11, 0x12.
+        Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 0x10 + u16::from(n)).into(),
+    ]
+}
+
+/// Addresses of node `n`'s control interface.
+pub fn node_addresses(n: u8) -> [IpAddr; 2] {
+    [
+        Ipv4Addr::new(10, 1, n, 2).into(),
+        Ipv6Addr::new(0xfd00, 1, u16::from(n), 0, 0, 0, 0, 2).into(),
+    ]
+}
+
+/// Whether `address` is one of node `n`'s local addresses.
+pub fn is_local_address(n: u8, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => matches!(v4.octets(), [10, 9, m, last] if m == n && last < 8),
+        IpAddr::V6(v6) => {
+            matches!(v6.segments(), [0xfd00, 9, m, 0, 0, 0, 0, last] if m == u16::from(n) && last < 8)
+        }
+    }
+}
+
+/// Up to `most` CPU cores that this process may use.
+fn cores(most: usize) -> Vec<usize> {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    let mut cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).take(most).collect();
+    if cores.is_empty() {
+        cores.push(0);
+    }
+    cores
+}
+
+fn router(lab: &Lab) -> Result<Netns> {
+    let tor = lab.netns("tor")?;
+    for (key, value) in [
+        ("net.ipv4.ip_forward", "1"),
+        ("net.ipv6.conf.all.forwarding", "1"),
+        // Replies may come back by another node's link than the request left by.
+        ("net.ipv4.conf.all.rp_filter", "0"),
+        ("net.ipv4.conf.default.rp_filter", "0"),
+        // Spread flows over next hops by ports too, not by addresses alone.
+        ("net.ipv4.fib_multipath_hash_policy", "1"),
+        ("net.ipv6.fib_multipath_hash_policy", "1"),
+    ] {
+        tor.sysctl(key, value)?;
+    }
+    tor.ip("link add br0 type bridge\n\
+         link set br0 up\n\
+         addr add 10.2.0.1/24 dev br0\n\
+         addr add fd00:2::1/64 dev br0 nodad")?;
+    Ok(tor)
+}
+
+fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
+    let client = lab.netns("client")?;
+    cable(&client, "eth0", tor, "c0")?;
+    tor.ip("addr add 10.100.0.1/24 dev c0\naddr add fd00:100::1/64 dev c0 nodad")?;
+    client.ip("addr add 10.100.0.2/24 dev eth0\n\
+         addr add fd00:100::2/64 dev eth0 nodad\n\
+         route add default via 10.100.0.1\n\
+         route add default via fd00:100::1")?;
+    Ok(client)
+}
+
+fn backend(lab: &Lab, tor: &Netns, n: u8) -> Result<Nginx> {
+    let name = format!("b{n}");
+    let ns = lab.netns(&name)?;
+    cable(&ns, "eth0", tor, &name)?;
+    tor.ip(&format!("link set {name} master br0"))?;
+    let [v4, v6] = backend_addresses(n);
+    ns.ip(&format!(
+        "addr add {v4}/24 dev eth0\n\
+         addr add {v6}/64 dev eth0 nodad\n\
+         route add default via 10.2.0.1\n\
+         route add default via fd00:2::1"
+    ))?;
+    Nginx::start(&ns)
+}
+
+fn node_host(lab: &Lab, tor: &Netns, n: u8) -> Result<Netns> {
+    let ns = lab.netns(&format!("node{n}"))?;
+    let link = format!("n{n}");
+    cable(&ns, "eth0", tor, &link)?;
+    tor.ip(&format!(
+        "addr add 10.1.{n}.1/24 dev {link}\n\
+         addr add fd00:1:{n}::1/64 dev {link} nodad"
+    ))?;
+    ns.sysctl("net.ipv6.conf.eth0.disable_ipv6", "1")?;
+    ns.ip("link set eth0 arp off")?;
+    ns.nft(
+        "table netdev dunlin {\n\
+           chain eth0 {\n\
+             type filter hook ingress device \"eth0\" priority 0; policy drop;\n\
+           }\n\
+         }\n",
+    )?;
+    Ok(ns)
+}
+
+fn router_config(options: &Options) -> String {
+    let bfd = options.bfd.as_millis();
+    let mut peers = String::new();
+    let mut families = [String::new(), String::new()];
+    for n in 1..=options.nodes {
+        for (family, address) in node_addresses(n).into_iter().enumerate() {
+            let asn = TOR_AS + u32::from(n);
+            let _ = write!(
+                peers,
+                " neighbor {address} remote-as {asn}\n \
+                 neighbor {address} description node{n}\n \
+                 neighbor {address} timers connect 1\n \
+                 neighbor {address} advertisement-interval 0\n \
+                 neighbor {address} bfd profile lab\n"
+            );
+            let _ = writeln!(families[family], "  neighbor {address} activate");
+            if address.is_ipv6() {
+                // Next hops by which tests can tell the nodes apart.
+                let _ = writeln!(families[family], "  neighbor {address} route-map global in");
+            }
+        }
+    }
+    let [v4, v6] = families;
+    format!(
+        "hostname tor\n\
+         log timestamp precision 3\n\
+         bfd\n \
+         profile lab\n  \
+         detect-multiplier 3\n  \
+         receive-interval {bfd}\n  \
+         transmit-interval {bfd}\n \
+         exit\n\
+         exit\n\
+         route-map global permit 10\n \
+         set ipv6 next-hop prefer-global\n\
+         exit\n\
+         router bgp {TOR_AS}\n \
+         bgp router-id 10.100.0.1\n \
+         no bgp ebgp-requires-policy\n \
+         no bgp default ipv4-unicast\n \
+         no bgp network import-check\n \
+         bgp bestpath as-path multipath-relax\n \
+         timers bgp 1 3\n\
+         {peers} \
+         address-family ipv4 unicast\n  \
+         maximum-paths 16\n\
+         {v4} \
+         exit-address-family\n \
+         address-family ipv6 unicast\n  \
+         maximum-paths 16\n\
+         {v6} \
+         exit-address-family\n\
+         exit\n"
+    )
+}
+
+/// The configuration of node `n`.
+pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
+    let asn = TOR_AS + u32::from(n);
+    let [node4, node6] = node_addresses(n);
+    let mut backends = String::new();
+    for b in 1..=options.backends {
+        for address in backend_addresses(b) {
+            let _ = write!(backends, "\n[[service.backend]]\naddress = \"{address}\"\n");
+        }
+    }
+    format!(
+        r#"# Node {n} of the lab. The annotated example is docs/example.toml.
+[node]
+name = "node{n}"
+router-id = "{node4}"
+api-socket = "{socket}"
+
+[dataplane]
+workers = {workers:?}
+poll = "adaptive"
+max-flows = 65_536
+memory = "256MiB"
+hugepages = false
+file-prefix = "dunlin-lab-{pid}-{n}"
+mbufs = 16_384
+
+[[port]]
+name = "dn0"
+device = "net_af_packet,iface=eth0"
+control = "tap"
+addresses = ["{node4}/24", "{node6}/64"]
+
+[[route]]
+to = "0.0.0.0/0"
+via = ["10.1.{n}.1"]
+
+[[route]]
+to = "::/0"
+via = ["fd00:1:{n}::1"]
+
+[local]
+addresses = ["10.9.{n}.0/29", "fd00:9:{n}::/125"]
+
+[bfd]
+min-tx = "{bfd}ms"
+min-rx = "{bfd}ms"
+multiplier = 3
+
+[bgp]
+asn = {asn}
+drain-wait = "1s"
+
+[[bgp.neighbor]]
+address = "10.1.{n}.1"
+asn = {TOR_AS}
+hold-time = "3s"
+connect-retry = "1s"
+bfd = true
+
+[[bgp.neighbor]]
+address = "fd00:1:{n}::1"
+asn = {TOR_AS}
+hold-time = "3s"
+connect-retry = "1s"
+bfd = true
+
+[[service]]
+name = "web"
+vips = ["{VIP4}", "{VIP6}"]
+protocol = "tcp"
+port = {PORT}
+
+[service.check]
+type = "http"
+path = "/healthz"
+interval = "250ms"
+timeout = "200ms"
+rise = 2
+fall = 2
+{backends}
+{extra}"#,
+        socket = socket.display(),
+        workers = options.workers,
+        pid = std::process::id(),
+        bfd = options.bfd.as_millis(),
+        extra = options.extra,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_apart_by_node() {
+        for n in 1..=2 {
+            for lip in [format!("10.9.{n}.1"), format!("fd00:9:{n}::7")] {
+                let lip = lip.parse().unwrap();
+                assert!(is_local_address(n, lip));
+                assert!(!is_local_address(3 - n, lip));
+            }
+            assert!(!is_local_address(n, node_addresses(n)[0]));
+            assert!(!is_local_address(n, format!("10.9.{n}.8").parse().unwrap()));
+        }
+        assert_eq!(backend_addresses(2)[0].to_string(), "10.2.0.12");
+        assert_eq!(backend_addresses(2)[1].to_string(), "fd00:2::12");
+    }
+}
