@@ -181,7 +181,8 @@ pub(super) fn sides<A: Family>(
     let service = tables.service(record.service)?;
     let backend = tables.backend(record.backend)?;
     let lip = tables.lip(record.lip)?;
-    if service.port == 0 || backend.port == 0 || !lip.present {
+    // Without short cuts: three branches cost more.
+    if (service.port == 0) | (backend.port == 0) | !lip.present {
         return None;
     }
     let outside = Tuple {
