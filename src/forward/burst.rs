@@ -58,7 +58,7 @@ impl Engine {
     #[inline(always)]
     pub(super) fn run<F: Frame>(
         &mut self,
-        context: Context,
+        context: &Context,
         frames: &mut [F],
         verdicts: &mut ArrayVec<Verdict, BURST>,
     ) {
@@ -84,14 +84,15 @@ impl Engine {
 
     /// Stage 1. `mac`: of the port.
     #[inline(always)]
-    fn parse<F: Frame>(&self, context: Context, mac: u64, frame: &F, parsed: &mut Parsed) {
+    fn parse<F: Frame>(&self, context: &Context, mac: u64, frame: &F, parsed: &mut Parsed) {
         let data = frame.data();
         let Some(first) = data.first_chunk::<8>() else {
             return parsed.decide(Verdict::Drop(DropReason::Truncated));
         };
-        if u64::from_le_bytes(*first) & 0xffff_ffff_ffff != mac {
+        let destination = u64::from_le_bytes(*first) & 0xffff_ffff_ffff;
+        if destination != mac {
             // The group bit: ARP requests, ND, OSPF.
-            return parsed.decide(if first[0] & 1 != 0 {
+            return parsed.decide(if destination & 1 != 0 {
                 Verdict::Kernel
             } else {
                 Verdict::Drop(DropReason::NotForUs)
@@ -158,7 +159,7 @@ impl Engine {
 
     /// Stage 3.
     #[inline(always)]
-    fn decide<F: Frame>(&mut self, context: Context, frame: &mut F, parsed: &Parsed) -> Verdict {
+    fn decide<F: Frame>(&mut self, context: &Context, frame: &mut F, parsed: &Parsed) -> Verdict {
         let (hash, found) = (parsed.hash, parsed.found);
         match parsed.step {
             Step::Translate(Transport::Udp4) => {
@@ -173,7 +174,7 @@ impl Engine {
             Step::Translate(Transport::Tcp6) => {
                 self.translate::<u128, true, 74, F>(context, frame, hash, found)
             }
-            Step::Other => self.other(context, frame),
+            Step::Other => self.other(*context, frame),
             Step::Decided => parsed.verdict,
         }
     }
@@ -182,7 +183,7 @@ impl Engine {
     #[inline(always)]
     fn translate<A: Family, const TCP: bool, const N: usize, F: Frame>(
         &mut self,
-        context: Context,
+        context: &Context,
         frame: &mut F,
         hash: u32,
         found: Entry,
@@ -209,7 +210,7 @@ impl Engine {
     #[inline(never)]
     fn translate_unknown<A: Family, const TCP: bool, const N: usize>(
         &mut self,
-        context: Context,
+        context: &Context,
         header: &mut [u8; N],
         hash: u32,
         length: u64,
@@ -221,7 +222,7 @@ impl Engine {
             flags: tcp_flags::<A, TCP, N>(header),
             ttl: header[A::TTL],
         };
-        let entry = match self.find_or_create(context, &arrival) {
+        let entry = match self.find_or_create(*context, &arrival) {
             Ok(entry) => entry,
             Err(verdict) => return verdict,
         };
@@ -233,7 +234,7 @@ impl Engine {
     #[inline(always)]
     fn translate_known<A: Family, const TCP: bool, const N: usize>(
         &mut self,
-        context: Context,
+        context: &Context,
         header: &mut [u8; N],
         entry: Entry,
         tuple: &Tuple<A>,
@@ -256,8 +257,9 @@ impl Engine {
         if record.routing != tables.routing() {
             number = NO_ADJACENCY;
         }
-        let ip_delta = record.ip_delta[direction as usize];
-        let l4_delta = record.l4_delta[direction as usize];
+        let reply = direction == Direction::Reply;
+        let addresses_delta = record.addresses_delta.undo_if(reply);
+        let l4_delta = record.l4_delta.undo_if(reply);
         let (service, backend, state) = (record.service, record.backend, record.state);
         let verdict = if number == NO_ADJACENCY {
             let verdict = self.route_flow::<A, N>(context, entry, &out, TCP, header);
@@ -285,14 +287,14 @@ impl Engine {
         } else if state == State::UdpUnreplied && direction == Direction::Reply {
             self.move_to(context, entry.flow(), service, State::Udp);
         }
-        rewrite::<A, TCP, N>(header, &out, ip_delta, l4_delta);
+        rewrite::<A, TCP, N>(header, &out, addresses_delta, l4_delta);
         self.count(service, backend, direction, length);
         Some(verdict)
     }
 
     /// The flow's state changed, or not.
     #[inline(never)]
-    fn move_to(&mut self, context: Context, flow: FlowNumber, service: ServiceId, next: State) {
+    fn move_to(&mut self, context: &Context, flow: FlowNumber, service: ServiceId, next: State) {
         if self.flows.get(flow).is_some_and(|r| r.state != next) {
             let timeout = context.tables.timeouts(service).of(next);
             self.flows.set_state(flow, next, context.now.plus(timeout));
@@ -314,7 +316,7 @@ impl Engine {
     #[inline(never)]
     fn route_flow<A: Family, const N: usize>(
         &mut self,
-        context: Context,
+        context: &Context,
         entry: Entry,
         out: &Tuple<A>,
         tcp: bool,
@@ -338,7 +340,7 @@ impl Engine {
     #[inline(never)]
     fn other_owner(
         &self,
-        context: Context,
+        context: &Context,
         data: &[u8],
         transport: Transport,
         hash: u64,
@@ -354,7 +356,7 @@ impl Engine {
     /// The worker that owns what is sent to this address and port (host order), if one is known.
     pub(super) fn owner(
         &self,
-        context: Context,
+        context: &Context,
         destination: Address,
         v6: bool,
         port: u16,
@@ -428,13 +430,13 @@ pub(super) fn address<A: Family, const N: usize>(
 fn rewrite<A: Family, const TCP: bool, const N: usize>(
     header: &mut [u8; N],
     out: &Tuple<A>,
-    ip_delta: Delta,
+    addresses_delta: Delta,
     l4_delta: Delta,
 ) {
     header[A::TTL] = header[A::TTL].wrapping_sub(1);
     if !A::V6 {
         let checksum = u16::from_ne_bytes(get(header, offset::V4_CHECKSUM));
-        let checksum = ip_delta.apply(checksum);
+        let checksum = addresses_delta.and(Delta::TTL_DECREMENT).apply(checksum);
         put(header, offset::V4_CHECKSUM, checksum.to_ne_bytes());
     }
     out.write(header);
