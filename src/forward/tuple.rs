@@ -106,8 +106,7 @@ impl Family for u128 {
         let service = tables.service(record.service)?;
         let backend = tables.backend(record.backend)?;
         let lip = tables.lip(record.lip)?;
-        // Without short cuts: three branches cost more.
-        if (service.port == 0) | (backend.port == 0) | !lip.present {
+        if service.port == 0 || backend.port == 0 || !lip.present {
             return None;
         }
         Some([
