@@ -110,7 +110,6 @@ impl From<Timeouts> for TimeoutTicks {
 #[derive(Debug)]
 struct ServiceCold {
     timeouts: TimeoutTicks,
-    protocol: Protocol,
     schedule: Schedule,
 }
 
@@ -255,10 +254,6 @@ impl Tables {
         self.cold(id).map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
     }
 
-    pub(super) fn protocol(&self, id: ServiceId) -> Option<Protocol> {
-        Some(self.cold(id)?.protocol)
-    }
-
     /// Local addresses of a family, in order of slot.
     pub(super) fn lips_of(&self, v6: bool) -> &[LipId] {
         if v6 { &self.lips_v6 } else { &self.lips_v4 }
@@ -308,8 +303,7 @@ impl Tables {
             self.add_backend(spec, backend, seen)?;
         }
         let schedule = Schedule::build(spec, previous.and_then(|tables| tables.schedule(spec.id)));
-        let cold =
-            ServiceCold { timeouts: spec.timeouts.into(), protocol: spec.protocol, schedule };
+        let cold = ServiceCold { timeouts: spec.timeouts.into(), schedule };
         if slot(&mut self.services_cold, service as usize).replace(cold).is_some() {
             return Err(BuildError::Duplicate("service", service));
         }

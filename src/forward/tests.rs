@@ -325,7 +325,7 @@ impl World {
         assert_eq!(sum(&|usage| usage.total.get()), (created, created));
         let forwarded = self.forwarded;
         let packets =
-            |usage: &stats::Usage| usage.requests.packets.get() + usage.replies.packets.get();
+            |usage: &stats::Usage| usage.requests().packets.get() + usage.replies().packets.get();
         assert_eq!(sum(&packets), (forwarded, forwarded), "packets");
         self.check_views();
     }
