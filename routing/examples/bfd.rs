@@ -15,9 +15,7 @@ use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = parse(std::env::args().skip(1))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = BfdHandle::spawn()?;
     let mut events = handle.subscribe();
     runtime.block_on(handle.set_sessions(vec![config.clone()]))?;
@@ -72,11 +70,7 @@ fn parse(
     for word in words {
         let (name, value) = word.split_once('=').unwrap_or((&word, ""));
         let mut key = |kind| {
-            config.auth = Some(AuthConfig {
-                kind,
-                key_id: 0,
-                secret: value.as_bytes().to_vec(),
-            });
+            config.auth = Some(AuthConfig { kind, key_id: 0, secret: value.as_bytes().to_vec() });
         };
         match name {
             "sha1" => key(AuthType::KeyedSha1),

@@ -23,10 +23,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .json()
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).json().init();
     let mut args = std::env::args().skip(1);
     let mut config = SpeakerConfig {
         asn: args.next().ok_or("AS number missing")?.parse()?,
@@ -123,10 +120,7 @@ fn command(
             let count: u32 = words.next().ok_or("count missing")?.parse()?;
             let all = (0..count).map(|i| {
                 let address = Ipv4Addr::from(0x0a80_0000 + i);
-                (
-                    IpNet::from(std::net::IpAddr::from(address)),
-                    Announcement::default(),
-                )
+                (IpNet::from(std::net::IpAddr::from(address)), Announcement::default())
             });
             wanted.send_replace(Arc::new(all.collect()));
         }
@@ -155,8 +149,7 @@ fn announcement<'a>(words: impl Iterator<Item = &'a str>) -> Result<Announcement
         match (name, parts.as_slice()) {
             ("community", [a, b]) => bgp.communities.push((a.parse()?, b.parse()?)),
             ("large", [a, b, c]) => {
-                bgp.large_communities
-                    .push((a.parse()?, b.parse()?, c.parse()?));
+                bgp.large_communities.push((a.parse()?, b.parse()?, c.parse()?));
             }
             ("med", [v]) => bgp.med = Some(v.parse()?),
             ("prepend", [v]) => bgp.prepend = v.parse()?,

@@ -42,11 +42,7 @@ pub fn set_tcp_md5(socket: impl AsFd, peer: IpAddr, key: &[u8]) -> io::Result<()
         key: [0; MAX_KEY],
     };
     let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "TCP-MD5 key over 80 octets");
-    option
-        .key
-        .get_mut(..key.len())
-        .ok_or_else(too_long)?
-        .copy_from_slice(key);
+    option.key.get_mut(..key.len()).ok_or_else(too_long)?.copy_from_slice(key);
     set(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option)
 }
 
@@ -55,12 +51,7 @@ pub fn set_min_ttl(socket: impl AsFd, ip: IpAddr, min: u8) -> io::Result<()> {
     let value = libc::c_int::from(min);
     match ip {
         IpAddr::V4(_) => set(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MINTTL, &value),
-        IpAddr::V6(_) => set(
-            socket.as_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MINHOPCOUNT,
-            &value,
-        ),
+        IpAddr::V6(_) => set(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &value),
     }
 }
 
@@ -81,9 +72,5 @@ fn set<T>(
             size_of::<T>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -51,16 +51,9 @@ pub struct SpeakerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen for BGP on {address}: {source}")]
-    Listen {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Listen { address: SocketAddr, source: io::Error },
     #[error("cannot set the TCP-MD5 key of neighbour {neighbor} on {address}: {source}")]
-    Password {
-        neighbor: IpAddr,
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Password { neighbor: IpAddr, address: SocketAddr, source: io::Error },
     #[error("neighbour {0} is configured twice")]
     Duplicate(String),
 }
@@ -87,10 +80,7 @@ impl Speaker {
                 peers: Arc::default(),
                 strangers: Arc::default(),
                 running: Mutex::new(Running {
-                    local: LocalConfig {
-                        asn: config.asn,
-                        router_id: config.router_id,
-                    },
+                    local: LocalConfig { asn: config.asn, router_id: config.router_id },
                     listeners: BTreeMap::new(),
                 }),
             }),
@@ -157,23 +147,17 @@ impl PeerKey {
     fn of(config: &NeighborConfig) -> Self {
         let link_local = matches!(config.address, IpAddr::V6(a) if a.is_unicast_link_local());
         let interface = config.interface.clone().filter(|_| link_local);
-        Self {
-            address: config.address,
-            interface,
-        }
+        Self { address: config.address, interface }
     }
 
     fn of_remote(remote: &SocketAddr) -> Self {
         let interface = match remote {
-            SocketAddr::V6(a) if a.scope_id() != 0 => if_indextoname(a.scope_id())
-                .ok()
-                .and_then(|n| n.into_string().ok()),
+            SocketAddr::V6(a) if a.scope_id() != 0 => {
+                if_indextoname(a.scope_id()).ok().and_then(|n| n.into_string().ok())
+            }
             _ => None,
         };
-        Self {
-            address: remote.ip(),
-            interface,
-        }
+        Self { address: remote.ip(), interface }
     }
 }
 
@@ -208,9 +192,7 @@ impl SpeakerHandle {
         let mut peers = lock(&inner.peers.0);
         set_keys(&sockets, &peers, &wanted)?;
 
-        running
-            .listeners
-            .retain(|address, _| config.listen.contains(address));
+        running.listeners.retain(|address, _| config.listen.contains(address));
         for (address, socket) in sockets {
             running.listeners.entry(address).or_insert_with(|| {
                 let accept = listener::run(
@@ -218,16 +200,10 @@ impl SpeakerHandle {
                     Arc::clone(&inner.peers),
                     Arc::clone(&inner.strangers),
                 );
-                Listening {
-                    socket,
-                    task: tokio::spawn(accept),
-                }
+                Listening { socket, task: tokio::spawn(accept) }
             });
         }
-        let local = LocalConfig {
-            asn: config.asn,
-            router_id: config.router_id,
-        };
+        let local = LocalConfig { asn: config.asn, router_id: config.router_id };
         let all = running.local != local;
         running.local = local;
         for (key, old) in std::mem::take(&mut *peers) {
@@ -293,10 +269,7 @@ impl SpeakerHandle {
             return false;
         };
         // Full only if the task is stuck behind its own queue; it would be acted on too late.
-        if commands
-            .try_send(Command::BfdDown(reason.to_owned()))
-            .is_err()
-        {
+        if commands.try_send(Command::BfdDown(reason.to_owned())).is_err() {
             tracing::warn!(peer = %key, "BFD down not delivered: peer task busy");
         }
         true
@@ -309,10 +282,7 @@ impl SpeakerHandle {
         lock(&self.inner.running).listeners.clear();
         let peers = std::mem::take(&mut *lock(&self.inner.peers.0));
         let reason = Notification::shutdown(cease::ADMIN_SHUTDOWN, message);
-        let tasks: Vec<_> = peers
-            .into_values()
-            .map(|p| quit(p, reason.clone()))
-            .collect();
+        let tasks: Vec<_> = peers.into_values().map(|p| quit(p, reason.clone())).collect();
         async move {
             for task in tasks {
                 // A task that panicked has no connection left either.
@@ -346,12 +316,7 @@ impl SpeakerHandle {
             snapshot: Arc::clone(&snapshot),
             previous,
         }));
-        PeerEntry {
-            config,
-            commands,
-            snapshot,
-            task,
-        }
+        PeerEntry { config, commands, snapshot, task }
     }
 }
 
@@ -400,13 +365,8 @@ fn set_keys(
             let Some(password) = &config.password else {
                 continue;
             };
-            set_tcp_md5(socket, config.address, password.as_bytes()).map_err(|source| {
-                Error::Password {
-                    neighbor: config.address,
-                    address,
-                    source,
-                }
-            })?;
+            set_tcp_md5(socket, config.address, password.as_bytes())
+                .map_err(|source| Error::Password { neighbor: config.address, address, source })?;
         }
     }
     Ok(())

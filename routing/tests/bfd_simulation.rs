@@ -72,13 +72,7 @@ impl World {
     fn new(seed: u64, link: Link, timers: [Timers; 2], auth: Option<AuthConfig>) -> Self {
         let mut rng = Rng(seed);
         let mut side = |n: usize| {
-            Session::new(
-                n as u32 + 1,
-                timers[n],
-                auth.clone(),
-                rng.next(),
-                Duration::ZERO,
-            )
+            Session::new(n as u32 + 1, timers[n], auth.clone(), rng.next(), Duration::ZERO)
         };
         let sides = [side(0), side(1)];
         Self {
@@ -112,8 +106,7 @@ impl World {
                     }
                     *last = at.max(*last);
                     self.sent += 1;
-                    self.flying
-                        .insert((at, self.sent), (1 - from, packet.bytes().to_vec()));
+                    self.flying.insert((at, self.sent), (1 - from, packet.bytes().to_vec()));
                 }
             }
             while let Some(event) = self.sides[from].poll_event() {
@@ -156,10 +149,7 @@ impl World {
     }
 
     fn failures(&self) -> Vec<&(usize, Event)> {
-        self.events
-            .iter()
-            .filter(|(_, event)| event.is_failure())
-            .collect()
+        self.events.iter().filter(|(_, event)| event.is_failure()).collect()
     }
 }
 
@@ -178,18 +168,12 @@ fn auth(rng: &mut Rng) -> Option<AuthConfig> {
         1 => AuthType::KeyedSha1,
         _ => AuthType::MeticulousKeyedSha1,
     };
-    Some(AuthConfig {
-        kind,
-        key_id: 1,
-        secret: b"a tern is no gull".to_vec(),
-    })
+    Some(AuthConfig { kind, key_id: 1, secret: b"a tern is no gull".to_vec() })
 }
 
 /// Runs `play` for every seed, or for the one in `DUNLIN_SEED`.
 fn seeds(count: u64, play: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let chosen = std::env::var("DUNLIN_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("a number"));
+    let chosen = std::env::var("DUNLIN_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let range = chosen.map_or(0..count, |seed: u64| seed..seed + 1);
     for seed in range {
         let outcome = std::panic::catch_unwind(|| play(seed));
@@ -214,26 +198,16 @@ fn good_link_comes_up_stays_up_and_a_cut_is_noticed_in_time() {
         assert_eq!(world.states(), [State::Up; 2]);
         for side in &world.sides {
             assert!(!side.is_polling(), "poll sequence answered");
-            assert_eq!(
-                side.advertised_us(),
-                (side.timers().min_tx_us, side.timers().min_rx_us)
-            );
+            assert_eq!(side.advertised_us(), (side.timers().min_tx_us, side.timers().min_rx_us));
         }
         for n in 0..2 {
             let expected = pair[n].min_tx_us.max(pair[1 - n].min_rx_us);
             assert_eq!(world.sides[n].transmit_interval_us(), expected);
             let silence = u64::from(expected) * u64::from(pair[n].multiplier);
-            assert_eq!(
-                world.sides[1 - n].detection_time(),
-                Duration::from_micros(silence)
-            );
+            assert_eq!(world.sides[1 - n].detection_time(), Duration::from_micros(silence));
         }
         world.run(20 * SECOND);
-        assert_eq!(
-            world.failures(),
-            Vec::<&(usize, Event)>::new(),
-            "false Down"
-        );
+        assert_eq!(world.failures(), Vec::<&(usize, Event)>::new(), "false Down");
         world.link.cut = true;
         let cut_at = world.now;
         let detection = [0, 1].map(|n| world.sides[n].detection_time());
@@ -245,10 +219,7 @@ fn good_link_comes_up_stays_up_and_a_cut_is_noticed_in_time() {
             assert!(down.at <= cut_at + detection[n] + flight, "side {n} late");
             // The last packet left at most one interval before the cut.
             let interval = detection[n] / u32::from(pair[1 - n].multiplier);
-            assert!(
-                down.at + interval >= cut_at + detection[n],
-                "side {n} early"
-            );
+            assert!(down.at + interval >= cut_at + detection[n], "side {n} early");
         }
         world.link.cut = false;
         world.run(world.now + 10 * SECOND);
@@ -316,10 +287,7 @@ fn change_of_timers_while_up_never_flaps() {
             // only), so it is left alone here.
             let side = rng.below(2) as usize;
             let multiplier = world.sides[side].timers().multiplier;
-            let wanted = Timers {
-                multiplier,
-                ..timers(&mut rng)
-            };
+            let wanted = Timers { multiplier, ..timers(&mut rng) };
             world.sides[side].set_timers(wanted, now);
             world.drain();
         }
@@ -349,9 +317,6 @@ fn orderly_stop_is_never_read_as_a_failure_even_if_a_packet_is_lost() {
         world.link.cut = true;
         world.run(world.now + 10 * SECOND);
         assert_eq!(world.failures(), Vec::<&(usize, Event)>::new());
-        assert_eq!(
-            world.sides[1].last_down().map(|e| e.cause),
-            Some(Cause::NeighborAdminDown)
-        );
+        assert_eq!(world.sides[1].last_down().map(|e| e.cause), Some(Cause::NeighborAdminDown));
     });
 }

@@ -17,13 +17,7 @@ fn next(state: &mut u64) -> u64 {
 }
 
 fn session(n: u8) -> SessionConfig {
-    let auth = |kind| {
-        Some(AuthConfig {
-            kind,
-            key_id: 1,
-            secret: vec![n],
-        })
-    };
+    let auth = |kind| Some(AuthConfig { kind, key_id: 1, secret: vec![n] });
     SessionConfig {
         peer: IpAddr::from([192, 0, 2, n]),
         local: None,
@@ -42,17 +36,13 @@ fn session(n: u8) -> SessionConfig {
 
 #[test]
 fn mutated_packets_never_panic_nor_grow_the_engine() {
-    let seconds = std::env::var("DUNLIN_FUZZ_SECONDS")
-        .ok()
-        .and_then(|s| s.parse().ok());
+    let seconds = std::env::var("DUNLIN_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
     let budget = Duration::from_secs(seconds.unwrap_or(2));
     let mut seed: u64 = rand::random();
     println!("seed {seed}");
     let mut engine = Engine::new(seed);
     let sessions: Vec<_> = (1..=6).map(session).collect();
-    engine
-        .set_sessions("fuzz", sessions, Duration::ZERO)
-        .unwrap();
+    engine.set_sessions("fuzz", sessions, Duration::ZERO).unwrap();
     let ids: Vec<u32> = engine.sessions().map(|(id, _)| id).collect();
     let mut virtual_now = Duration::ZERO;
     let mut corpus: Vec<Vec<u8>> = Vec::new();
@@ -94,10 +84,7 @@ fn mutated_packets_never_panic_nor_grow_the_engine() {
         }
         assert_eq!(engine.sessions().count(), ids.len());
     }
-    assert!(
-        accepted > 0 && refused > 0,
-        "{accepted} accepted, {refused} refused: blind"
-    );
+    assert!(accepted > 0 && refused > 0, "{accepted} accepted, {refused} refused: blind");
 }
 
 /// A good packet for one of the sessions, one of ours turned back, or noise; often spoilt.

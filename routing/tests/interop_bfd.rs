@@ -38,18 +38,8 @@ fn wait_up(ours: &Ours, frr: &Frr) {
 fn frr_comes_up_with_the_timers_of_both_sides() {
     let cases = [
         ("4a", "10.9.0.1", vec!["10.9.0.2", "tx=50", "rx=50"], 50),
-        (
-            "4b",
-            "10.9.0.1",
-            vec!["10.9.0.2", "tx=300", "rx=300", "interface=eth0"],
-            300,
-        ),
-        (
-            "6a",
-            "fd09::1",
-            vec!["fd09::2", "tx=100", "rx=100", "local=fd09::1"],
-            100,
-        ),
+        ("4b", "10.9.0.1", vec!["10.9.0.2", "tx=300", "rx=300", "interface=eth0"], 300),
+        ("6a", "fd09::1", vec!["fd09::2", "tx=100", "rx=100", "local=fd09::1"], 100),
         (
             "mh",
             "10.9.0.1 multihop local-address 10.9.0.2",
@@ -72,10 +62,7 @@ fn frr_comes_up_with_the_timers_of_both_sides() {
         let status = ours.hear(&["status"], UP);
         let detection = format!("detection_time_us: {}", 3 * interval * 1000);
         assert!(status.contains(&detection), "{name}: {status}");
-        assert!(
-            status.contains("scheduling: \"SCHED_FIFO"),
-            "{name}: {status}"
-        );
+        assert!(status.contains("scheduling: \"SCHED_FIFO"), "{name}: {status}");
         // Nothing flaps in a while of the detection time, forty times over.
         std::thread::sleep(Duration::from_millis(3 * interval * 40).min(Duration::from_secs(6)));
         assert_eq!(ours.heard(), Vec::<String>::new(), "{name}");
@@ -106,20 +93,14 @@ fn frr_notices_a_frozen_process_and_sees_a_drain_for_what_it_is() {
     wait_up(&ours, &frr);
 
     ours.say("timers 50 50 4");
-    frr.wait(FRR_PEERS, UP, |peers| {
-        peers.contains("\"remote-transmit-interval\":50,")
-    });
-    frr.wait(FRR_PEERS, UP, |peers| {
-        peers.contains("\"remote-detect-multiplier\":4")
-    });
+    frr.wait(FRR_PEERS, UP, |peers| peers.contains("\"remote-transmit-interval\":50,"));
+    frr.wait(FRR_PEERS, UP, |peers| peers.contains("\"remote-detect-multiplier\":4"));
     assert_eq!(ours.heard(), Vec::<String>::new(), "new timers are no flap");
 
     ours.say("drain");
     ours.hear(&["Up AdminDown", "failure=false"], UP);
     let told = "\"remote-diagnostic\":\"administratively down\"";
-    frr.wait(FRR_PEERS, SLACK, |peers| {
-        is_down(peers) && peers.contains(told)
-    });
+    frr.wait(FRR_PEERS, SLACK, |peers| is_down(peers) && peers.contains(told));
     ours.say("undrain");
     wait_up(&ours, &frr);
 
@@ -142,12 +123,7 @@ fn bird(net: &Net, options: &str, neighbor: &str) -> Bird {
 fn bird_comes_up_with_every_authentication_and_sees_a_freeze() {
     let cases = [
         ("no", "10.9.0.1", "", vec!["10.9.0.2"]),
-        (
-            "v6",
-            "fd09::1 dev \"eth0\"",
-            "",
-            vec!["fd09::2", "interface=eth0"],
-        ),
+        ("v6", "fd09::1 dev \"eth0\"", "", vec!["fd09::2", "interface=eth0"]),
         (
             "ks",
             "10.9.0.1",
@@ -167,15 +143,11 @@ fn bird_comes_up_with_every_authentication_and_sees_a_freeze() {
         let ours = net.ours("bfd", &[&args[..], &["tx=50", "rx=50"]].concat());
         ours.hear(&["event", " Up "], UP);
         let sessions = "show bfd sessions";
-        bird.wait(sessions, UP, |s| {
-            s.contains("Up") && s.contains("0.050") && s.contains("0.150")
-        });
+        bird.wait(sessions, UP, |s| s.contains("Up") && s.contains("0.050") && s.contains("0.150"));
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(ours.heard(), Vec::<String>::new(), "{name}: flapped");
         ours.signal(Signal::SIGSTOP);
-        let took = bird.wait(sessions, Duration::from_millis(150) + SLACK, |s| {
-            s.contains("Down")
-        });
+        let took = bird.wait(sessions, Duration::from_millis(150) + SLACK, |s| s.contains("Down"));
         println!("{name}: frozen: seen by BIRD after {took:?} (detection time 150 ms)");
         ours.signal(Signal::SIGCONT);
         ours.hear(&["Up Down", "failure=true"], UP);
@@ -196,10 +168,7 @@ fn wrong_key_never_comes_up() {
     assert!(!bird.show("show bfd sessions").contains("Up"));
     ours.say("status");
     let status = ours.hear(&["status"], UP);
-    assert!(
-        status.contains("dropped_auth: ") && !status.contains("dropped_auth: 0"),
-        "{status}"
-    );
+    assert!(status.contains("dropped_auth: ") && !status.contains("dropped_auth: 0"), "{status}");
 }
 
 /// Two of ours, since FRR and BIRD are starved by the load themselves.

@@ -72,9 +72,7 @@ impl<'a> AuthSection<'a> {
     /// Reads type and length; `None` if the section does not fit `bytes`.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (&[auth_type, len], _) = bytes.split_first_chunk::<2>()?;
-        let bytes = bytes
-            .get(..usize::from(len))
-            .filter(|section| section.len() >= 2)?;
+        let bytes = bytes.get(..usize::from(len)).filter(|section| section.len() >= 2)?;
         Some(Self { auth_type, bytes })
     }
 }
@@ -108,11 +106,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// `sequence` is the first to send; it should be random.
     pub fn new(config: AuthConfig, sequence: u32) -> Self {
-        Self {
-            config,
-            transmit_sequence: sequence,
-            receive_sequence: None,
-        }
+        Self { config, transmit_sequence: sequence, receive_sequence: None }
     }
 
     /// Changes the key; the sequence numbers go on.
@@ -169,10 +163,8 @@ impl Authenticator {
         // The section may be followed by bytes inside Length; the digest covers the whole packet.
         hasher.update(&packet.bytes[MAX_LEN.min(packet.bytes.len())..]);
         let expected = hasher.finalize();
-        let difference = expected
-            .iter()
-            .zip(&bytes[DIGEST_AT..])
-            .fold(0, |acc, (a, b)| acc | (a ^ b));
+        let difference =
+            expected.iter().zip(&bytes[DIGEST_AT..]).fold(0, |acc, (a, b)| acc | (a ^ b));
         if difference != 0 {
             return Err(AuthError::Digest);
         }
@@ -207,11 +199,7 @@ mod tests {
     use super::*;
 
     fn config(kind: AuthType) -> AuthConfig {
-        AuthConfig {
-            kind,
-            key_id: 7,
-            secret: b"tern".to_vec(),
-        }
+        AuthConfig { kind, key_id: 7, secret: b"tern".to_vec() }
     }
 
     fn signed(auth: &mut Authenticator) -> [u8; MAX_LEN] {
@@ -255,10 +243,7 @@ mod tests {
     fn any_flipped_bit_is_noticed() {
         for kind in [AuthType::KeyedSha1, AuthType::MeticulousKeyedSha1] {
             let bytes = signed(&mut Authenticator::new(config(kind), 9));
-            assert_eq!(
-                verify(&mut Authenticator::new(config(kind), 0), &bytes),
-                Ok(())
-            );
+            assert_eq!(verify(&mut Authenticator::new(config(kind), 0), &bytes), Ok(()));
             for bit in 0..MAX_LEN * 8 {
                 let mut spoilt = bytes;
                 spoilt[bit / 8] ^= 1 << (bit % 8);
@@ -289,17 +274,10 @@ mod tests {
             let first = signed(&mut Authenticator::new(config(kind), start.wrapping_sub(1)));
             assert_eq!(verify(&mut receiver, &first), Ok(()));
             let sequence = start.wrapping_add(ahead);
-            let next = signed(&mut Authenticator::new(
-                config(kind),
-                sequence.wrapping_sub(1),
-            ));
+            let next = signed(&mut Authenticator::new(config(kind), sequence.wrapping_sub(1)));
             assert_eq!(verify(&mut receiver, &next), verdict, "{kind:?} +{ahead}");
             receiver.forget_peer();
-            assert_eq!(
-                verify(&mut receiver, &next),
-                Ok(()),
-                "{kind:?} after forgetting"
-            );
+            assert_eq!(verify(&mut receiver, &next), Ok(()), "{kind:?} after forgetting");
         }
     }
 
@@ -307,10 +285,7 @@ mod tests {
     fn other_key_type_or_secret_is_refused() {
         let bytes = signed(&mut Authenticator::new(config(AuthType::KeyedSha1), 1));
         let mut other = config(AuthType::MeticulousKeyedSha1);
-        assert_eq!(
-            verify(&mut Authenticator::new(other.clone(), 0), &bytes),
-            Err(AuthError::Type)
-        );
+        assert_eq!(verify(&mut Authenticator::new(other.clone(), 0), &bytes), Err(AuthError::Type));
         other.kind = AuthType::KeyedSha1;
         other.key_id = 8;
         assert_eq!(
@@ -319,10 +294,7 @@ mod tests {
         );
         other.key_id = 7;
         other.secret = b"gull".to_vec();
-        assert_eq!(
-            verify(&mut Authenticator::new(other, 0), &bytes),
-            Err(AuthError::Digest)
-        );
+        assert_eq!(verify(&mut Authenticator::new(other, 0), &bytes), Err(AuthError::Digest));
     }
 
     #[test]

@@ -96,15 +96,7 @@ impl BfdHandle {
             .spawn(move || Runner::new(inbox, woken, publisher, states_in, log).run())
             .map_err(BfdError::Start)?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self {
-            shared: Arc::new(Shared {
-                commands,
-                wake,
-                events,
-                states,
-                thread,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { commands, wake, events, states, thread }) })
     }
 
     /// Replaces the set of sessions wanted by the configuration. See [`Self::set_sessions_of`].
@@ -122,12 +114,7 @@ impl BfdHandle {
         wanted: Vec<SessionConfig>,
     ) -> Result<(), BfdError> {
         let client = client.to_owned();
-        self.ask(|reply| Command::SetSessions {
-            client,
-            wanted,
-            reply,
-        })
-        .await??;
+        self.ask(|reply| Command::SetSessions { client, wanted, reply }).await??;
         Ok(())
     }
 
@@ -155,15 +142,8 @@ impl BfdHandle {
     /// Tells every peer AdminDown (repeatedly, for at most half a second) and ends the thread.
     pub async fn shutdown(&self) {
         // An error means that the thread has ended already.
-        let _ = self
-            .ask(|reply| Command::Shutdown { reply: Some(reply) })
-            .await;
-        let thread = self
-            .shared
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let _ = self.ask(|reply| Command::Shutdown { reply: Some(reply) }).await;
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // It has answered and has nothing left to do: this does not wait.
             let _ = thread.join();
@@ -175,9 +155,7 @@ impl BfdHandle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, BfdError> {
         let (reply, answer) = oneshot::channel();
-        self.shared
-            .send(command(reply))
-            .map_err(|_| BfdError::Ended)?;
+        self.shared.send(command(reply)).map_err(|_| BfdError::Ended)?;
         answer.await.map_err(|_| BfdError::Ended)
     }
 }

@@ -147,8 +147,7 @@ impl Engine {
         let merged = match self.merge() {
             Ok(merged) => merged,
             Err(error) => {
-                self.wishes
-                    .insert(client.to_owned(), previous.unwrap_or_default());
+                self.wishes.insert(client.to_owned(), previous.unwrap_or_default());
                 return Err(error);
             }
         };
@@ -205,10 +204,7 @@ impl Engine {
     ) -> Result<(), DropReason> {
         self.counters.received += 1;
         let result = self.demultiplex(payload, meta).and_then(|(id, packet)| {
-            let entry = self
-                .sessions
-                .get_mut(&id)
-                .ok_or(DropReason::UnknownDiscriminator)?;
+            let entry = self.sessions.get_mut(&id).ok_or(DropReason::UnknownDiscriminator)?;
             let verdict = entry.session.handle_packet(&packet, now);
             self.settle(id);
             verdict.map_err(DropReason::from)
@@ -248,9 +244,7 @@ impl Engine {
 
     /// Whether a session still owes its peer the news of AdminDown.
     pub fn is_saying_farewell(&self) -> bool {
-        self.sessions
-            .values()
-            .any(|entry| entry.session.is_saying_farewell())
+        self.sessions.values().any(|entry| entry.session.is_saying_farewell())
     }
 
     /// All sessions with their local discriminators.
@@ -285,10 +279,7 @@ impl Engine {
         let packet = Packet::parse(payload)?;
         let yours = packet.control.your_discriminator;
         if yours != 0 {
-            let entry = self
-                .sessions
-                .get(&yours)
-                .ok_or(DropReason::UnknownDiscriminator)?;
+            let entry = self.sessions.get(&yours).ok_or(DropReason::UnknownDiscriminator)?;
             // Otherwise a packet from afar on port 4784 would get round the TTL check.
             if entry.key.multihop != multihop {
                 return Err(DropReason::WrongHops);
@@ -306,10 +297,7 @@ impl Engine {
             self.sessions.get(id).is_some_and(|entry| {
                 let interface =
                     entry.key.interface.is_none() || entry.interface == Some(meta.interface);
-                let local = entry
-                    .key
-                    .local
-                    .is_none_or(|local| meta.dst.is_none_or(|d| d == local));
+                let local = entry.key.local.is_none_or(|local| meta.dst.is_none_or(|d| d == local));
                 interface && local
             })
         };
@@ -318,12 +306,7 @@ impl Engine {
                 u8::from(entry.key.interface.is_some()) + u8::from(entry.key.local.is_some())
             })
         };
-        self.by_peer
-            .get(&(meta.src, multihop))?
-            .iter()
-            .filter(fits)
-            .max_by_key(specific)
-            .copied()
+        self.by_peer.get(&(meta.src, multihop))?.iter().filter(fits).max_by_key(specific).copied()
     }
 
     fn count(&mut self, reason: DropReason) {
@@ -378,10 +361,7 @@ impl Engine {
         if self.admin_down {
             session.set_admin_down(true, now);
         }
-        self.by_peer
-            .entry((key.peer, key.multihop))
-            .or_default()
-            .push(id);
+        self.by_peer.entry((key.peer, key.multihop)).or_default().push(id);
         self.by_key.insert(key.clone(), id);
         let entry = Entry {
             key,

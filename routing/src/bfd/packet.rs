@@ -177,18 +177,10 @@ impl<'a> Packet<'a> {
         let flags = head[1];
         let has_auth = flags & AUTHENTICATION != 0;
         let length = usize::from(head[3]);
-        if length
-            < if has_auth {
-                MANDATORY_LEN + 2
-            } else {
-                MANDATORY_LEN
-            }
-        {
+        if length < if has_auth { MANDATORY_LEN + 2 } else { MANDATORY_LEN } {
             return Err(ParseError::LengthTooSmall);
         }
-        let bytes = payload
-            .get(..length)
-            .ok_or(ParseError::LengthBeyondPayload)?;
+        let bytes = payload.get(..length).ok_or(ParseError::LengthBeyondPayload)?;
         let control = Control::from_head(head);
         if control.detect_multiplier == 0 {
             return Err(ParseError::ZeroMultiplier);
@@ -212,11 +204,7 @@ impl<'a> Packet<'a> {
         } else {
             None
         };
-        Ok(Self {
-            control,
-            auth,
-            bytes,
-        })
+        Ok(Self { control, auth, bytes })
     }
 }
 
@@ -306,28 +294,12 @@ mod tests {
             ("23 bytes", |p| p.truncate(23), ParseError::Truncated),
             ("version 0", |p| p[0] &= 0x1f, ParseError::Version),
             ("length 23", |p| p[3] = 23, ParseError::LengthTooSmall),
-            (
-                "A bit, no room for a section",
-                |p| p[1] |= 4,
-                ParseError::LengthTooSmall,
-            ),
-            (
-                "length beyond payload",
-                |p| p[3] = 25,
-                ParseError::LengthBeyondPayload,
-            ),
+            ("A bit, no room for a section", |p| p[1] |= 4, ParseError::LengthTooSmall),
+            ("length beyond payload", |p| p[3] = 25, ParseError::LengthBeyondPayload),
             ("multiplier 0", |p| p[2] = 0, ParseError::ZeroMultiplier),
             ("multipoint", |p| p[1] |= 1, ParseError::Multipoint),
-            (
-                "my discriminator 0",
-                |p| p[7] = 0,
-                ParseError::ZeroMyDiscriminator,
-            ),
-            (
-                "Up without your discriminator",
-                |p| p[11] = 0,
-                ParseError::ZeroYourDiscriminator,
-            ),
+            ("my discriminator 0", |p| p[7] = 0, ParseError::ZeroMyDiscriminator),
+            ("Up without your discriminator", |p| p[11] = 0, ParseError::ZeroYourDiscriminator),
             ("poll and final", |p| p[1] |= 0x10, ParseError::PollAndFinal),
             (
                 "authentication section longer than the packet",

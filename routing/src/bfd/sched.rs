@@ -18,27 +18,17 @@ const NICE: i32 = -15;
 
 /// Raises the calling thread. The class is not inherited by what the thread may fork.
 pub(super) fn raise() -> Granted {
-    let param = libc::sched_param {
-        sched_priority: FIFO_PRIORITY,
-    };
+    let param = libc::sched_param { sched_priority: FIFO_PRIORITY };
     // SAFETY: 0 names the calling thread; `param` outlives the call, which only reads it.
     let fifo = unsafe {
-        libc::sched_setscheduler(
-            0,
-            libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK,
-            &raw const param,
-        )
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const param)
     };
     if fifo == 0 {
         return Granted::Fifo(FIFO_PRIORITY);
     }
     // SAFETY: no pointers. On Linux PRIO_PROCESS with 0 means the calling thread.
     let nice = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    if nice == 0 {
-        Granted::Nice(NICE)
-    } else {
-        Granted::Ordinary
-    }
+    if nice == 0 { Granted::Nice(NICE) } else { Granted::Ordinary }
 }
 
 impl std::fmt::Display for Granted {

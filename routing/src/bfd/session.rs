@@ -118,12 +118,7 @@ impl Session {
             discriminator,
             remote: Remote::UNKNOWN,
             auth: auth.map(|config| Authenticator::new(config, sequence)),
-            intervals: Intervals {
-                desired_tx: 0,
-                required_rx: 0,
-                tx_in_use: 0,
-                rx_in_use: 0,
-            },
+            intervals: Intervals { desired_tx: 0, required_rx: 0, tx_in_use: 0, rx_in_use: 0 },
             polling: false,
             timers_pending: false,
             final_due: false,
@@ -192,10 +187,7 @@ impl Session {
             self.detect_at = None;
             // §6.8.1: the remote discriminator is zero once a detection time passed in silence;
             // the rest of what the peer said is as stale.
-            self.remote = Remote {
-                diagnostic: self.remote.diagnostic,
-                ..Remote::UNKNOWN
-            };
+            self.remote = Remote { diagnostic: self.remote.diagnostic, ..Remote::UNKNOWN };
             self.apply(Input::DetectionTimeExpired);
             self.reschedule();
         }
@@ -210,20 +202,12 @@ impl Session {
         self.now = now;
         let peer_expects_us = self.remote.state == State::Up || self.state == State::Up;
         let interval = self.transmit_interval_us();
-        if !self.apply(if down {
-            Input::AdminDown
-        } else {
-            Input::AdminUp
-        }) {
+        if !self.apply(if down { Input::AdminDown } else { Input::AdminUp }) {
             return;
         }
         if down {
             self.detect_at = None;
-            self.farewells = if peer_expects_us {
-                self.timers.multiplier.clamp(2, 5)
-            } else {
-                1
-            };
+            self.farewells = if peer_expects_us { self.timers.multiplier.clamp(2, 5) } else { 1 };
             self.farewell_interval_us = interval;
         } else {
             self.farewells = 0;
@@ -244,10 +228,7 @@ impl Session {
         if timers == self.timers {
             return;
         }
-        let multiplier_only = Timers {
-            multiplier: timers.multiplier,
-            ..self.timers
-        } == timers;
+        let multiplier_only = Timers { multiplier: timers.multiplier, ..self.timers } == timers;
         self.timers = timers;
         if self.state == State::Up {
             if multiplier_only {
@@ -424,12 +405,8 @@ impl Session {
     fn advertise_slow(&mut self) {
         let desired_tx = self.timers.min_tx_us.max(SLOW_TX_US);
         let required_rx = self.timers.min_rx_us;
-        self.intervals = Intervals {
-            desired_tx,
-            required_rx,
-            tx_in_use: desired_tx,
-            rx_in_use: required_rx,
-        };
+        self.intervals =
+            Intervals { desired_tx, required_rx, tx_in_use: desired_tx, rx_in_use: required_rx };
         self.polling = false;
         self.timers_pending = false;
     }
@@ -437,11 +414,7 @@ impl Session {
     /// Up: advertises the configured values and starts a poll sequence if they are new. Values that
     /// would surprise the peer wait for its Final (§6.8.3).
     fn advertise_configured(&mut self) {
-        let Timers {
-            min_tx_us,
-            min_rx_us,
-            ..
-        } = self.timers;
+        let Timers { min_tx_us, min_rx_us, .. } = self.timers;
         let intervals = &mut self.intervals;
         if (min_tx_us, min_rx_us) != (intervals.desired_tx, intervals.required_rx) {
             self.polling = true;
@@ -495,11 +468,7 @@ impl Session {
     /// §6.8.7: 75–100 % of the interval; with a multiplier of 1, 75–90 %.
     fn jittered(&mut self, interval_us: u32) -> Duration {
         let nanos = u64::from(interval_us) * 1000;
-        let top = if self.timers.multiplier == 1 {
-            nanos / 10 * 9
-        } else {
-            nanos
-        };
+        let top = if self.timers.multiplier == 1 { nanos / 10 * 9 } else { nanos };
         Duration::from_nanos(self.rng.range(nanos / 4 * 3, top))
     }
 
@@ -523,11 +492,7 @@ impl Session {
         };
         self.counters.sent += 1;
         let mut bytes = [0; MAX_LEN];
-        let auth_len = if self.auth.is_some() {
-            SHA1_SECTION_LEN
-        } else {
-            0
-        };
+        let auth_len = if self.auth.is_some() { SHA1_SECTION_LEN } else { 0 };
         bytes[..MANDATORY_LEN].copy_from_slice(&control.encode(auth_len));
         let len = match &mut self.auth {
             Some(auth) => auth.sign(&mut bytes),

@@ -35,11 +35,7 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Binds the port of the hop kind.
     pub(super) fn open(multihop: bool, v6: bool) -> io::Result<Self> {
-        let port = if multihop {
-            MULTIHOP_PORT
-        } else {
-            SINGLE_HOP_PORT
-        };
+        let port = if multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT };
         let socket = udp(v6)?;
         if v6 {
             socket.set_only_v6(true)?;
@@ -52,11 +48,7 @@ impl Receiver {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.bind(&SockAddr::from(SocketAddr::new(wildcard(v6), port)))?;
         let control = nix::cmsg_space!(libc::c_int, libc::in_pktinfo, libc::in6_pktinfo);
-        Ok(Self {
-            socket,
-            port,
-            control,
-        })
+        Ok(Self { socket, port, control })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -74,18 +66,8 @@ impl Receiver {
             Err(nix::errno::Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let src = message
-            .address
-            .as_ref()
-            .and_then(source)
-            .unwrap_or(wildcard(false));
-        let mut meta = Meta {
-            src,
-            dst: None,
-            interface: 0,
-            ttl: None,
-            port: self.port,
-        };
+        let src = message.address.as_ref().and_then(source).unwrap_or(wildcard(false));
+        let mut meta = Meta { src, dst: None, interface: 0, ttl: None, port: self.port };
         for control in message.cmsgs()? {
             match control {
                 ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => {
@@ -121,11 +103,7 @@ impl Sender {
     /// out, the port in use.
     pub(super) fn open(key: &Key, port: &mut u16, rng: &mut Rng) -> io::Result<Self> {
         let v6 = key.peer.is_ipv6();
-        let interface = key
-            .interface
-            .as_deref()
-            .map(nix::net::if_::if_nametoindex)
-            .transpose()?;
+        let interface = key.interface.as_deref().map(nix::net::if_::if_nametoindex).transpose()?;
         let socket = udp(v6)?;
         if v6 {
             socket.set_only_v6(true)?;
@@ -146,16 +124,8 @@ impl Sender {
         };
         let local = key.local.unwrap_or(wildcard(v6));
         bind_in_range(&socket, port, rng, |port| scoped(local, port).into())?;
-        let to = if key.multihop {
-            MULTIHOP_PORT
-        } else {
-            SINGLE_HOP_PORT
-        };
-        Ok(Self {
-            socket,
-            destination: scoped(key.peer, to).into(),
-            interface,
-        })
+        let to = if key.multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT };
+        Ok(Self { socket, destination: scoped(key.peer, to).into(), interface })
     }
 
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
@@ -197,11 +167,7 @@ fn udp(v6: bool) -> io::Result<Socket> {
 }
 
 fn wildcard(v6: bool) -> IpAddr {
-    if v6 {
-        Ipv6Addr::UNSPECIFIED.into()
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    }
+    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 fn source(address: &SockaddrStorage) -> Option<IpAddr> {

@@ -98,12 +98,8 @@ impl SessionStatus {
             polling: session.is_polling(),
             authentication: entry.auth_type().map(|auth| auth.name().to_owned()),
             counters: *session.counters(),
-            up_for_ms: session
-                .up_since()
-                .map(|at| now.saturating_sub(at).as_millis() as u64),
-            last_down: session
-                .last_down()
-                .map(|event| LastDown::describe(event, now)),
+            up_for_ms: session.up_since().map(|at| now.saturating_sub(at).as_millis() as u64),
+            last_down: session.last_down().map(|event| LastDown::describe(event, now)),
             error: None,
             send_errors: 0,
         }

@@ -48,11 +48,7 @@ pub struct PrefixMatch {
 impl PrefixMatch {
     /// That prefix alone.
     pub fn exact(prefix: IpNet) -> Self {
-        Self {
-            prefix,
-            min_len: prefix.prefix_len(),
-            max_len: prefix.prefix_len(),
-        }
+        Self { prefix, min_len: prefix.prefix_len(), max_len: prefix.prefix_len() }
     }
 
     pub fn matches(&self, prefix: &IpNet) -> bool {

@@ -25,16 +25,10 @@ pub(super) struct Timers {
 
 impl Timers {
     pub fn next(&self) -> Option<Instant> {
-        [
-            self.connect_retry,
-            self.idle_hold,
-            self.hold,
-            self.keepalive,
-            self.send_hold,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [self.connect_retry, self.idle_hold, self.hold, self.keepalive, self.send_hold]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -98,11 +92,7 @@ impl Connection {
     /// Runs the send hold timer exactly while bytes wait (RFC 9687 §4: at least eight minutes,
     /// and at least twice the hold time; none where keepalives are off).
     pub fn watch_sending(&mut self, now: Instant) {
-        let hold = self
-            .negotiated
-            .as_ref()
-            .map(|n| n.hold_time)
-            .filter(|h| !h.is_zero());
+        let hold = self.negotiated.as_ref().map(|n| n.hold_time).filter(|h| !h.is_zero());
         if self.sending.is_empty() {
             self.timers.send_hold = None;
         } else if let (None, Some(hold)) = (self.timers.send_hold, hold) {
@@ -114,10 +104,7 @@ impl Connection {
     pub fn reset(&mut self, id: ConnId) -> Vec<u8> {
         let last = std::mem::take(&mut self.sending);
         let state = self.state;
-        *self = Self {
-            state,
-            ..Self::new(id)
-        };
+        *self = Self { state, ..Self::new(id) };
         last
     }
 }

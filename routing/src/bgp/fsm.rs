@@ -163,10 +163,7 @@ pub fn transition(state: State, event: Event) -> Transition {
     use Event as E;
     use State as S;
     let go = |next, actions| Transition { next, actions };
-    let stay = |actions| Transition {
-        next: state,
-        actions,
-    };
+    let stay = |actions| Transition { next: state, actions };
     match (state, event) {
         (S::Idle, E::Start) => go(S::Connect, &[A::StartConnectRetry, A::Dial]),
         (S::Idle, E::StartPassive) => go(S::Active, &[]),

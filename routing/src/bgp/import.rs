@@ -94,19 +94,13 @@ impl AdjRibIn {
                     continue;
                 }
                 if !self.routes.contains_key(prefix) && self.routes.len() >= max_prefixes as usize {
-                    return Applied {
-                        changed,
-                        too_many: true,
-                    };
+                    return Applied { changed, too_many: true };
                 }
                 self.routes.insert(*prefix, route);
                 changed = true;
             }
         }
-        Applied {
-            changed,
-            too_many: false,
-        }
+        Applied { changed, too_many: false }
     }
 }
 
@@ -172,21 +166,15 @@ pub fn select<'a>(neighbors: impl Iterator<Item = &'a BTreeMap<IpNet, Route>>) -
     for (prefix, route) in neighbors.flatten() {
         candidates.entry(*prefix).or_default().push(route);
     }
-    candidates
-        .into_iter()
-        .map(|(prefix, routes)| (prefix, best(routes)))
-        .collect()
+    candidates.into_iter().map(|(prefix, routes)| (prefix, best(routes))).collect()
 }
 
 fn best(mut routes: Vec<&Route>) -> Vec<ImportedNextHop> {
     let rank = |r: &Route| (u32::MAX - r.local_preference, r.as_path_hops, r.origin);
     let top = routes.iter().map(|r| rank(r)).min();
     routes.retain(|r| Some(rank(r)) == top);
-    let beaten = |r: &Route| {
-        routes
-            .iter()
-            .any(|o| o.neighbor_asn == r.neighbor_asn && o.med < r.med)
-    };
+    let beaten =
+        |r: &Route| routes.iter().any(|o| o.neighbor_asn == r.neighbor_asn && o.med < r.med);
     let mut left: Vec<&Route> = routes.iter().copied().filter(|r| !beaten(r)).collect();
     if left.iter().any(|r| r.external) {
         left.retain(|r| r.external);
@@ -196,3 +184,6 @@ fn best(mut routes: Vec<&Route>) -> Vec<ImportedNextHop> {
     next_hops.dedup();
     next_hops
 }
+
+#[cfg(test)]
+mod tests;

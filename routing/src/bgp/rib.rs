@@ -96,8 +96,7 @@ impl AdjRibOut {
                     self.wanted.insert(*prefix, Arc::clone(t));
                 }
                 Ok(_) => {
-                    self.unannounceable
-                        .insert(*prefix, "attributes longer than a message");
+                    self.unannounceable.insert(*prefix, "attributes longer than a message");
                 }
                 Err(reason) => {
                     self.unannounceable.insert(*prefix, *reason);
@@ -114,8 +113,7 @@ impl AdjRibOut {
             return;
         }
         // What was told stays told, so that a withdrawal still finds it.
-        self.again
-            .extend(self.told.keys().filter(|p| Family::of(p) == family));
+        self.again.extend(self.told.keys().filter(|p| Family::of(p) == family));
         if self.ctx.enhanced_refresh {
             if !self.begin.contains(&family) {
                 self.begin.push(family);
@@ -149,9 +147,7 @@ impl AdjRibOut {
 
     /// What the peer has been told, with its next hop.
     pub fn told(&self) -> impl Iterator<Item = (&IpNet, &AnnounceTemplate)> {
-        self.told
-            .iter()
-            .map(|(prefix, template)| (prefix, &**template))
+        self.told.iter().map(|(prefix, template)| (prefix, &**template))
     }
 
     pub fn told_count(&self) -> usize {
@@ -210,19 +206,12 @@ impl AdjRibOut {
 
     /// Works out what is to be said from what is wanted and what was told.
     fn reconcile(&mut self) {
-        self.withdraw = self
-            .told
-            .keys()
-            .filter(|p| !self.wanted.contains_key(p))
-            .copied()
-            .collect();
+        self.withdraw =
+            self.told.keys().filter(|p| !self.wanted.contains_key(p)).copied().collect();
         self.announce.clear();
         for (prefix, template) in &self.wanted {
             if self.told.get(prefix) != Some(template) || self.again.contains(prefix) {
-                self.announce
-                    .entry(Arc::clone(template))
-                    .or_default()
-                    .insert(*prefix);
+                self.announce.entry(Arc::clone(template)).or_default().insert(*prefix);
             }
         }
     }
@@ -247,40 +236,27 @@ impl ExportContext {
                 AsPath::repeated(self.local_asn, 1 + usize::from(wanted.prepend))
             },
             med: wanted.med,
-            local_preference: self
-                .internal
-                .then(|| wanted.local_preference.unwrap_or(100)),
+            local_preference: self.internal.then(|| wanted.local_preference.unwrap_or(100)),
             communities: wanted.communities.clone(),
             extended_communities,
             large_communities: wanted.large_communities.clone(),
             only_to_customer: self.only_to_customer.then_some(self.local_asn),
             ..Attributes::default()
         };
-        Ok(AnnounceTemplate::new(
-            family,
-            &attributes,
-            next_hop,
-            self.four_octet_as,
-        ))
+        Ok(AnnounceTemplate::new(family, &attributes, next_hop, self.four_octet_as))
     }
 
     fn next_hop(&self, family: Family, wanted: Option<IpAddr>) -> Result<NextHop, &'static str> {
-        let own_v4 = || {
-            self.next_hop_v4.map(|a| NextHop {
-                address: IpAddr::V4(a),
-                link_local: None,
-            })
-        };
+        let own_v4 =
+            || self.next_hop_v4.map(|a| NextHop { address: IpAddr::V4(a), link_local: None });
         match (family, wanted) {
             (Family::Ipv4Unicast, Some(address @ IpAddr::V4(_)))
-            | (Family::Ipv6Unicast, Some(address @ IpAddr::V6(_))) => Ok(NextHop {
-                address,
-                link_local: None,
-            }),
-            (Family::Ipv4Unicast, Some(address)) if self.extended_next_hop => Ok(NextHop {
-                address,
-                link_local: None,
-            }),
+            | (Family::Ipv6Unicast, Some(address @ IpAddr::V6(_))) => {
+                Ok(NextHop { address, link_local: None })
+            }
+            (Family::Ipv4Unicast, Some(address)) if self.extended_next_hop => {
+                Ok(NextHop { address, link_local: None })
+            }
             (_, Some(_)) => Err("next hop of another family"),
             (Family::Ipv6Unicast, None) => self.next_hop_v6.ok_or("no IPv6 next hop"),
             // RFC 8950: where it was negotiated the session's IPv6 address serves both families.
@@ -294,9 +270,7 @@ impl ExportContext {
 /// The link bandwidth extended community, octets per second
 /// (draft-ietf-idr-link-bandwidth §2: non-transitive, two-octet AS specific).
 fn link_bandwidth(asn: u32, bandwidth: f32) -> [u8; 8] {
-    let [hi, lo] = u16::try_from(asn)
-        .unwrap_or(super::wire::AS_TRANS)
-        .to_be_bytes();
+    let [hi, lo] = u16::try_from(asn).unwrap_or(super::wire::AS_TRANS).to_be_bytes();
     let [a, b, c, d] = bandwidth.to_be_bytes();
     [0x40, 0x04, hi, lo, a, b, c, d]
 }

@@ -60,11 +60,7 @@ pub enum Output {
     /// the dial. The session has already forgotten the connection.
     Close { id: ConnId, last: Vec<u8> },
     /// For the log.
-    StateChanged {
-        from: State,
-        to: State,
-        reason: String,
-    },
+    StateChanged { from: State, to: State, reason: String },
     /// Accepted routes are not what they were.
     RoutesChanged,
 }
@@ -163,10 +159,7 @@ impl Session {
     pub fn handle_accepted(&mut self, endpoints: Endpoints, now: Instant) -> Option<ConnId> {
         let free = matches!(self.primary.state, State::Idle | State::Active);
         let backing_off = self.primary.state == State::Idle && self.offences > PATIENCE;
-        let second_settled = self
-            .second
-            .as_ref()
-            .is_some_and(|s| s.state > State::OpenSent);
+        let second_settled = self.second.as_ref().is_some_and(|s| s.state > State::OpenSent);
         if self.admin_down || backing_off || (!free && second_settled) {
             return None;
         }
@@ -197,12 +190,7 @@ impl Session {
         if let Some(conn) = self.conn_mut(id) {
             conn.open = false;
         }
-        self.apply(
-            id,
-            Event::ConnectionFails,
-            Cause::Text(reason.to_owned()),
-            now,
-        );
+        self.apply(id, Event::ConnectionFails, Cause::Text(reason.to_owned()), now);
         self.settle(now);
     }
 
@@ -279,17 +267,11 @@ impl Session {
 
     /// Bytes to write to this connection.
     pub fn poll_transmit(&self, id: ConnId) -> &[u8] {
-        self.conns()
-            .find(|c| c.id == id)
-            .map_or(&[], Connection::sending)
+        self.conns().find(|c| c.id == id).map_or(&[], Connection::sending)
     }
 
     fn start(&mut self, now: Instant) {
-        let event = if self.config.passive {
-            Event::StartPassive
-        } else {
-            Event::Start
-        };
+        let event = if self.config.passive { Event::StartPassive } else { Event::Start };
         self.apply(self.primary.id, event, Cause::Plain, now);
         self.report("start".to_owned());
     }
@@ -306,16 +288,11 @@ impl Session {
         if self.primary.id == id {
             return Some(Slot::Primary);
         }
-        self.second
-            .as_ref()
-            .filter(|s| s.id == id)
-            .map(|_| Slot::Second)
+        self.second.as_ref().filter(|s| s.id == id).map(|_| Slot::Second)
     }
 
     fn conn_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
-        std::iter::once(&mut self.primary)
-            .chain(&mut self.second)
-            .find(|c| c.id == id)
+        std::iter::once(&mut self.primary).chain(&mut self.second).find(|c| c.id == id)
     }
 
     fn new_id(&mut self) -> ConnId {
@@ -385,8 +362,7 @@ impl Session {
         let to = self.state();
         let from = std::mem::replace(&mut self.reported, to);
         if from != to {
-            self.outputs
-                .push_back(Output::StateChanged { from, to, reason });
+            self.outputs.push_back(Output::StateChanged { from, to, reason });
         }
     }
 }

@@ -55,9 +55,7 @@ pub async fn dial(config: NeighborConfig, local_asn: u32) -> io::Result<TcpStrea
         };
         socket.bind(&source.into())?;
     }
-    TcpSocket::from_std_stream(socket.into())
-        .connect(remote)
-        .await
+    TcpSocket::from_std_stream(socket.into()).connect(remote).await
 }
 
 /// Options of a connection the neighbour opened; its key is on the listener.
@@ -92,11 +90,7 @@ fn apply(socket: SockRef<'_>, config: &NeighborConfig, local_asn: u32) -> io::Re
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let ttl = if config.ttl_security {
         // 255 at the sender, less the hops between (RFC 5082 §2.2).
-        set_min_ttl(
-            &*socket,
-            config.address,
-            255 - (config.multihop.unwrap_or(1).max(1) - 1),
-        )?;
+        set_min_ttl(&*socket, config.address, 255 - (config.multihop.unwrap_or(1).max(1) - 1))?;
         Some(255)
     } else if let Some(hops) = config.multihop {
         Some(u32::from(hops))
@@ -119,14 +113,8 @@ fn apply(socket: SockRef<'_>, config: &NeighborConfig, local_asn: u32) -> io::Re
 /// Both ends of a connection, and the other addresses of its interface.
 pub fn endpoints(stream: &TcpStream) -> io::Result<Endpoints> {
     let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
-    let mut endpoints = Endpoints {
-        local,
-        remote,
-        v4: None,
-        v6: None,
-        link_local: None,
-        interface: 0,
-    };
+    let mut endpoints =
+        Endpoints { local, remote, v4: None, v6: None, link_local: None, interface: 0 };
     let addresses: Vec<(String, IpAddr)> = getifaddrs()?
         .filter_map(|i| {
             let address = i.address?;

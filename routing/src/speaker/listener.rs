@@ -29,9 +29,7 @@ fn hand_over(stream: TcpStream, remote: SocketAddr, peers: &Peers, strangers: &A
     let key = PeerKey::of_remote(&remote);
     let peers = lock(&peers.0);
     // A full queue means a peer that dials faster than it can be served: it may dial again.
-    let taken = peers
-        .get(&key)
-        .map(|p| p.commands.try_send(Command::Accepted(stream)).is_ok());
+    let taken = peers.get(&key).map(|p| p.commands.try_send(Command::Accepted(stream)).is_ok());
     if taken.is_none() {
         strangers.fetch_add(1, Ordering::Relaxed);
         debug!(%remote, "connection from an address that is no neighbour's");

@@ -79,13 +79,7 @@ pub(super) async fn run(setup: Setup) {
         name: setup.key.to_string(),
         key: setup.key,
         local: setup.local,
-        session: Session::new(
-            setup.config,
-            setup.local,
-            latest,
-            rand::random(),
-            Instant::now(),
-        ),
+        session: Session::new(setup.config, setup.local, latest, rand::random(), Instant::now()),
         connections: Vec::new(),
         dial: None,
         closing: JoinSet::new(),
@@ -96,10 +90,7 @@ pub(super) async fn run(setup: Setup) {
     let mut wanted_open = true;
     loop {
         peer.flush();
-        let deadline = peer
-            .session
-            .poll_timeout()
-            .map(tokio::time::Instant::from_std);
+        let deadline = peer.session.poll_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
             () = ready(&peer.connections, &peer.session) => {}
             result = dialled(&mut peer.dial) => peer.on_dialled(result),
@@ -167,9 +158,7 @@ impl Peer {
                 self.connections.push((id, stream));
                 self.session.handle_dialled(id, endpoints, now);
             }
-            Err(error) => self
-                .session
-                .handle_closed(id, &format!("connect: {error}"), now),
+            Err(error) => self.session.handle_closed(id, &format!("connect: {error}"), now),
         }
     }
 

@@ -170,10 +170,7 @@ impl Snapshot {
 
     pub fn read(&self) -> NeighborStatus {
         let uptime = self.established_at.map(|t| t.elapsed().as_millis() as u64);
-        NeighborStatus {
-            uptime_ms: uptime,
-            ..self.status.clone()
-        }
+        NeighborStatus { uptime_ms: uptime, ..self.status.clone() }
     }
 }
 
@@ -182,10 +179,7 @@ pub(super) fn announced(session: &Session) -> Vec<AnnouncedRoute> {
     let told = session.adj_rib_out().into_iter().flat_map(AdjRibOut::told);
     told.map(|(prefix, template)| {
         let NextHop { address, .. } = template.next_hop();
-        AnnouncedRoute {
-            prefix: *prefix,
-            next_hop: address,
-        }
+        AnnouncedRoute { prefix: *prefix, next_hop: address }
     })
     .collect()
 }
@@ -217,9 +211,7 @@ impl KernelCounters {
 }
 
 fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_millis() as u64
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
 }
 
 #[cfg(test)]

@@ -46,9 +46,7 @@ impl Net {
 
     /// Another cable: the interface has the same name at both ends; .1 and ::1 are ours.
     pub fn cable(&self, interface: &str, v4: &str, v6: &str) {
-        let link = [
-            "ip", "-n", &self.us, "link", "add", interface, "type", "veth", "peer",
-        ];
+        let link = ["ip", "-n", &self.us, "link", "add", interface, "type", "veth", "peer"];
         run(&[&link[..], &["name", interface, "netns", &self.peer]].concat());
         for (ns, end) in [(&self.us, 1), (&self.peer, 2)] {
             let address = |address: String| {
@@ -67,11 +65,7 @@ impl Net {
         fs::write(dir.join("frr.conf"), config).unwrap();
         let path = dir.to_str().unwrap();
         run(&["chown", "-R", "frr:frr", path]);
-        let mut frr = Frr {
-            dir: dir.clone(),
-            ns: self.peer.clone(),
-            daemons: Vec::new(),
-        };
+        let mut frr = Frr { dir: dir.clone(), ns: self.peer.clone(), daemons: Vec::new() };
         for daemon in ["zebra"].iter().chain(daemons) {
             let file = |suffix: &str| format!("{path}/{daemon}.{suffix}");
             fs::write(file("conf"), "").unwrap();
@@ -88,10 +82,7 @@ impl Net {
             in_ns(&self.peer, &args);
             frr.daemons.push(pid);
         }
-        in_ns(
-            &self.peer,
-            &["vtysh", "--vty_socket", path, "--config_dir", path, "-b"],
-        );
+        in_ns(&self.peer, &["vtysh", "--vty_socket", path, "--config_dir", path, "-b"]);
         frr
     }
 
@@ -104,15 +95,9 @@ impl Net {
         run(&["chown", "-R", "bird:bird", path]);
         let file = |name: &str| format!("{path}/{name}");
         let (conf, control, pid) = (file("bird.conf"), file("bird.ctl"), file("pid"));
-        let args = [
-            "bird", "-c", &conf, "-s", &control, "-P", &pid, "-u", "bird", "-g", "bird",
-        ];
+        let args = ["bird", "-c", &conf, "-s", &control, "-P", &pid, "-u", "bird", "-g", "bird"];
         in_ns(&self.peer, &args);
-        Bird {
-            ns: self.peer.clone(),
-            control,
-            pid,
-        }
+        Bird { ns: self.peer.clone(), control, pid }
     }
 
     /// Starts the example `name` of this crate at our end.
@@ -126,15 +111,7 @@ impl Net {
     }
 
     fn example(ns: &str, name: &str, args: &[&str]) -> Ours {
-        run(&[
-            env!("CARGO"),
-            "build",
-            "--quiet",
-            "-p",
-            "routing",
-            "--example",
-            name,
-        ]);
+        run(&[env!("CARGO"), "build", "--quiet", "-p", "routing", "--example", name]);
         let test = std::env::current_exe().unwrap();
         let target = test.parent().and_then(Path::parent).unwrap();
         let mut child = Command::new("ip")
@@ -154,10 +131,7 @@ impl Net {
                 }
             }
         });
-        Ours {
-            child,
-            lines: inbox,
-        }
+        Ours { child, lines: inbox }
     }
 }
 
@@ -185,32 +159,13 @@ impl Frr {
     /// Output of one vtysh command.
     pub fn show(&self, command: &str) -> String {
         let dir = self.dir.to_str().unwrap();
-        in_ns(
-            &self.ns,
-            &[
-                "vtysh",
-                "--vty_socket",
-                dir,
-                "--config_dir",
-                dir,
-                "-c",
-                command,
-            ],
-        )
+        in_ns(&self.ns, &["vtysh", "--vty_socket", dir, "--config_dir", dir, "-c", command])
     }
 
     /// Runs configuration lines.
     pub fn configure(&self, lines: &[&str]) {
         let dir = self.dir.to_str().unwrap();
-        let mut args = vec![
-            "vtysh",
-            "--vty_socket",
-            dir,
-            "--config_dir",
-            dir,
-            "-c",
-            "configure",
-        ];
+        let mut args = vec!["vtysh", "--vty_socket", dir, "--config_dir", dir, "-c", "configure"];
         for line in lines {
             args.extend(["-c", line]);
         }
@@ -309,11 +264,8 @@ pub fn in_ns(ns: &str, args: &[&str]) -> String {
 
 /// Runs a command that must succeed; its standard output.
 pub fn run(args: &[&str]) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(args[0]).args(&args[1..]).output().unwrap();
+    let Output { status, stdout, stderr } =
+        Command::new(args[0]).args(&args[1..]).output().unwrap();
     let stdout = String::from_utf8_lossy(&stdout).into_owned();
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{args:?}: {status}\n{stdout}{stderr}");
@@ -332,19 +284,14 @@ fn wait(
         if done(&seen) {
             return start.elapsed();
         }
-        assert!(
-            start.elapsed() < within,
-            "{what}: not within {within:?}; last seen:\n{seen}"
-        );
+        assert!(start.elapsed() < within, "{what}: not within {within:?}; last seen:\n{seen}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// Ends the process named by a pid file of a daemon started here.
 fn end(pid_file: &str) {
-    let pid = fs::read_to_string(pid_file)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let pid = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok());
     if let Some(pid) = pid {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }

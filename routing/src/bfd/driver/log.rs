@@ -34,16 +34,14 @@ impl Log {
 /// Starts the writer; it ends with the [`Log`].
 pub(super) fn spawn() -> io::Result<Log> {
     let (queue, lines) = mpsc::sync_channel(QUEUE);
-    std::thread::Builder::new()
-        .name("bfd-log".to_owned())
-        .spawn(move || {
-            for (line, lost) in lines {
-                if lost > 0 {
-                    tracing::warn!(lost, "bfd: log queue overflowed");
-                }
-                emit(&line);
+    std::thread::Builder::new().name("bfd-log".to_owned()).spawn(move || {
+        for (line, lost) in lines {
+            if lost > 0 {
+                tracing::warn!(lost, "bfd: log queue overflowed");
             }
-        })?;
+            emit(&line);
+        }
+    })?;
     Ok(Log { queue, lost: 0 })
 }
 

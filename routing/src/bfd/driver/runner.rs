@@ -94,15 +94,8 @@ impl Runner {
         states: watch::Sender<States>,
         log: Log,
     ) -> Self {
-        let ears =
-            [(false, false), (false, true), (true, false), (true, true)].map(|(multihop, v6)| {
-                Ear {
-                    multihop,
-                    v6,
-                    receiver: None,
-                    error: None,
-                }
-            });
+        let ears = [(false, false), (false, true), (true, false), (true, true)]
+            .map(|(multihop, v6)| Ear { multihop, v6, receiver: None, error: None });
         Self {
             engine: Engine::new(rand::random()),
             epoch: Instant::now(),
@@ -123,9 +116,7 @@ impl Runner {
     /// Runs until shutdown.
     pub(super) fn run(mut self) {
         self.scheduling = sched::raise().to_string();
-        self.log.write(Line::Started {
-            scheduling: self.scheduling.clone(),
-        });
+        self.log.write(Line::Started { scheduling: self.scheduling.clone() });
         loop {
             self.wait();
             // Packets before timers: what has arrived was not silence.
@@ -186,10 +177,7 @@ impl Runner {
                     Ok(None) => break,
                     Err(error) => {
                         let what = ear_name(ear.multihop, ear.v6);
-                        self.log.write(Line::SocketError {
-                            what,
-                            error: error.to_string(),
-                        });
+                        self.log.write(Line::SocketError { what, error: error.to_string() });
                         break;
                     }
                 }
@@ -207,11 +195,7 @@ impl Runner {
             let now = self.now();
             // Whoever asked may have gone: a reply that nobody takes is no error.
             match command {
-                Command::SetSessions {
-                    client,
-                    wanted,
-                    reply,
-                } => {
+                Command::SetSessions { client, wanted, reply } => {
                     let result = self.engine.set_sessions(&client, wanted, now);
                     self.keep_house();
                     let _ = reply.send(result);
@@ -243,15 +227,11 @@ impl Runner {
     /// Opens what is missing, reopens what moved to another interface index.
     fn keep_house(&mut self) {
         self.housekeeping_at = self.now() + HOUSEKEEPING;
-        let keys: Vec<(u32, Key)> = self
-            .engine
-            .sessions()
-            .map(|(id, entry)| (id, entry.key.clone()))
-            .collect();
+        let keys: Vec<(u32, Key)> =
+            self.engine.sessions().map(|(id, entry)| (id, entry.key.clone())).collect();
         for ear in &mut self.ears {
-            let wanted = keys
-                .iter()
-                .any(|(_, k)| k.multihop == ear.multihop && k.peer.is_ipv6() == ear.v6);
+            let wanted =
+                keys.iter().any(|(_, k)| k.multihop == ear.multihop && k.peer.is_ipv6() == ear.v6);
             if wanted && ear.receiver.is_none() {
                 match Receiver::open(ear.multihop, ear.v6) {
                     Ok(receiver) => (ear.receiver, ear.error) = (Some(receiver), None),
@@ -268,11 +248,7 @@ impl Runner {
             let link = self.links.entry(*id).or_default();
             let index = key.interface.as_deref().map(nix::net::if_::if_nametoindex);
             let index = index.and_then(Result::ok);
-            if link
-                .sender
-                .as_ref()
-                .is_some_and(|sender| sender.interface != index)
-            {
+            if link.sender.as_ref().is_some_and(|sender| sender.interface != index) {
                 link.sender = None;
             }
             self.engine.set_interface(*id, index);
@@ -328,18 +304,14 @@ impl Runner {
     fn publish_states(&mut self) {
         let known = self.states.borrow();
         let same = known.len() == self.engine.sessions().count()
-            && self
-                .engine
-                .sessions()
-                .all(|(_, e)| known.get(&e.key) == Some(&e.session.state()));
+            && self.engine.sessions().all(|(_, e)| known.get(&e.key) == Some(&e.session.state()));
         drop(known);
         if same {
             return;
         }
         let entries = self.engine.sessions();
-        let states: BTreeMap<_, _> = entries
-            .map(|(_, entry)| (entry.key.clone(), entry.session.state()))
-            .collect();
+        let states: BTreeMap<_, _> =
+            entries.map(|(_, entry)| (entry.key.clone(), entry.session.state())).collect();
         self.states.send_replace(Arc::new(states));
     }
 
@@ -372,10 +344,7 @@ impl Runner {
 fn note(log: &mut Log, last: &mut Option<String>, what: String, error: &io::Error) {
     let error = error.to_string();
     if last.as_deref() != Some(&error) {
-        log.write(Line::SocketError {
-            what,
-            error: error.clone(),
-        });
+        log.write(Line::SocketError { what, error: error.clone() });
         *last = Some(error);
     }
 }

@@ -22,13 +22,7 @@ fn config(peer: &str) -> SessionConfig {
 }
 
 fn meta(src: &str) -> Meta {
-    Meta {
-        src: src.parse().unwrap(),
-        dst: None,
-        interface: 2,
-        ttl: Some(255),
-        port: 3784,
-    }
+    Meta { src: src.parse().unwrap(), dst: None, interface: 2, ttl: Some(255), port: 3784 }
 }
 
 fn packet(state: State, yours: u32) -> [u8; 24] {
@@ -67,30 +61,13 @@ fn ttl_is_checked_before_anything_else_and_only_on_single_hop() {
     multihop.multihop = true;
     let mut engine = engine(vec![config("192.0.2.1"), multihop]);
     for ttl in [None, Some(254), Some(1)] {
-        let result = engine.handle_packet(
-            b"",
-            &Meta {
-                ttl,
-                ..meta("192.0.2.1")
-            },
-            ms(1),
-        );
+        let result = engine.handle_packet(b"", &Meta { ttl, ..meta("192.0.2.1") }, ms(1));
         assert_eq!(result, Err(DropReason::Ttl));
     }
-    let far = Meta {
-        ttl: Some(61),
-        port: 4784,
-        ..meta("192.0.2.1")
-    };
-    assert_eq!(
-        engine.handle_packet(&packet(State::Down, 0), &far, ms(1)),
-        Ok(())
-    );
+    let far = Meta { ttl: Some(61), port: 4784, ..meta("192.0.2.1") };
+    assert_eq!(engine.handle_packet(&packet(State::Down, 0), &far, ms(1)), Ok(()));
     let other = Meta { port: 53, ..far };
-    assert_eq!(
-        engine.handle_packet(b"", &other, ms(1)),
-        Err(DropReason::Port)
-    );
+    assert_eq!(engine.handle_packet(b"", &other, ms(1)), Err(DropReason::Port));
     assert_eq!(engine.counters().dropped_ttl, 3);
 }
 
@@ -98,11 +75,7 @@ fn ttl_is_checked_before_anything_else_and_only_on_single_hop() {
 fn multihop_port_does_not_get_round_the_ttl_check() {
     let mut engine = engine(vec![config("192.0.2.1")]);
     let id = only(&engine);
-    let far = Meta {
-        ttl: Some(61),
-        port: 4784,
-        ..meta("198.51.100.9")
-    };
+    let far = Meta { ttl: Some(61), port: 4784, ..meta("198.51.100.9") };
     let result = engine.handle_packet(&packet(State::Init, id), &far, ms(1));
     assert_eq!(result, Err(DropReason::WrongHops));
 }
@@ -110,13 +83,8 @@ fn multihop_port_does_not_get_round_the_ttl_check() {
 #[test]
 fn your_discriminator_wins_over_the_source_address() {
     let mut engine = engine(vec![config("192.0.2.1"), config("192.0.2.2")]);
-    let (id, _) = engine
-        .sessions()
-        .find(|(_, e)| e.key.peer.to_string() == "192.0.2.2")
-        .unwrap();
-    engine
-        .handle_packet(&packet(State::Init, id), &meta("192.0.2.1"), ms(1))
-        .unwrap();
+    let (id, _) = engine.sessions().find(|(_, e)| e.key.peer.to_string() == "192.0.2.2").unwrap();
+    engine.handle_packet(&packet(State::Init, id), &meta("192.0.2.1"), ms(1)).unwrap();
     assert_eq!(engine.session(id).unwrap().session.state(), State::Up);
     let result = engine.handle_packet(&packet(State::Init, id ^ 1), &meta("192.0.2.1"), ms(1));
     assert_eq!(result, Err(DropReason::UnknownDiscriminator));
@@ -136,37 +104,20 @@ fn strangers_are_counted_and_leave_nothing() {
 
 #[test]
 fn interface_and_local_address_decide_between_sessions_with_one_peer() {
-    let on = |name: &str| SessionConfig {
-        interface: Some(name.into()),
-        ..config("fe80::1")
-    };
+    let on = |name: &str| SessionConfig { interface: Some(name.into()), ..config("fe80::1") };
     let mut engine = engine(vec![on("eth0"), on("eth1")]);
-    let ids: Vec<(u32, String)> = engine
-        .sessions()
-        .map(|(id, e)| (id, e.key.interface.clone().unwrap()))
-        .collect();
+    let ids: Vec<(u32, String)> =
+        engine.sessions().map(|(id, e)| (id, e.key.interface.clone().unwrap())).collect();
     let unresolved = engine.handle_packet(&packet(State::Down, 0), &meta("fe80::1"), ms(1));
     assert_eq!(unresolved, Err(DropReason::UnknownPeer));
     for (id, name) in &ids {
         engine.set_interface(*id, Some(if name == "eth0" { 2 } else { 3 }));
     }
-    let from = Meta {
-        interface: 3,
-        ..meta("fe80::1")
-    };
-    engine
-        .handle_packet(&packet(State::Down, 0), &from, ms(1))
-        .unwrap();
+    let from = Meta { interface: 3, ..meta("fe80::1") };
+    engine.handle_packet(&packet(State::Down, 0), &from, ms(1)).unwrap();
     for (id, name) in &ids {
         let state = engine.session(*id).unwrap().session.state();
-        assert_eq!(
-            state,
-            if name == "eth1" {
-                State::Init
-            } else {
-                State::Down
-            }
-        );
+        assert_eq!(state, if name == "eth1" { State::Init } else { State::Down });
     }
 }
 
@@ -174,11 +125,7 @@ fn interface_and_local_address_decide_between_sessions_with_one_peer() {
 fn clients_share_a_session_and_the_faster_timers_count() {
     let mut engine = engine(vec![config("192.0.2.1")]);
     let id = only(&engine);
-    let slower = SessionConfig {
-        min_tx: ms(300),
-        min_rx: ms(20),
-        ..config("192.0.2.1")
-    };
+    let slower = SessionConfig { min_tx: ms(300), min_rx: ms(20), ..config("192.0.2.1") };
     engine.set_sessions("ospf", vec![slower], ms(1)).unwrap();
     assert_eq!(only(&engine), id);
     let entry = engine.session(id).unwrap();
@@ -195,12 +142,8 @@ fn clients_share_a_session_and_the_faster_timers_count() {
 fn session_that_nobody_wants_says_admin_down_and_goes() {
     let mut engine = engine(vec![config("192.0.2.1")]);
     let id = only(&engine);
-    engine
-        .handle_packet(&packet(State::Init, id), &meta("192.0.2.1"), ms(1))
-        .unwrap();
-    engine
-        .handle_packet(&packet(State::Up, id), &meta("192.0.2.1"), ms(2))
-        .unwrap();
+    engine.handle_packet(&packet(State::Init, id), &meta("192.0.2.1"), ms(1)).unwrap();
+    engine.handle_packet(&packet(State::Up, id), &meta("192.0.2.1"), ms(2)).unwrap();
     while engine.poll_transmit().is_some() {}
     engine.set_sessions("bgp", vec![], ms(3)).unwrap();
     let mut said = Vec::new();
@@ -214,9 +157,7 @@ fn session_that_nobody_wants_says_admin_down_and_goes() {
     assert_eq!(said, [State::AdminDown; 3]);
     assert_eq!(engine.sessions().count(), 0);
     assert!(engine.by_peer.is_empty() && engine.by_key.is_empty() && engine.timers.is_empty());
-    let events: Vec<Event> = std::iter::from_fn(|| engine.poll_event())
-        .map(|(_, e)| e)
-        .collect();
+    let events: Vec<Event> = std::iter::from_fn(|| engine.poll_event()).map(|(_, e)| e).collect();
     assert!(events.iter().all(|event| !event.is_failure()));
 }
 
@@ -224,16 +165,10 @@ fn session_that_nobody_wants_says_admin_down_and_goes() {
 fn session_wanted_again_while_it_departs_comes_back() {
     let mut engine = engine(vec![config("192.0.2.1")]);
     let id = only(&engine);
-    engine
-        .handle_packet(&packet(State::Init, id), &meta("192.0.2.1"), ms(1))
-        .unwrap();
-    engine
-        .handle_packet(&packet(State::Up, id), &meta("192.0.2.1"), ms(2))
-        .unwrap();
+    engine.handle_packet(&packet(State::Init, id), &meta("192.0.2.1"), ms(1)).unwrap();
+    engine.handle_packet(&packet(State::Up, id), &meta("192.0.2.1"), ms(2)).unwrap();
     engine.set_sessions("bgp", vec![], ms(3)).unwrap();
-    engine
-        .set_sessions("bgp", vec![config("192.0.2.1")], ms(4))
-        .unwrap();
+    engine.set_sessions("bgp", vec![config("192.0.2.1")], ms(4)).unwrap();
     assert_eq!(only(&engine), id);
     assert_eq!(engine.session(id).unwrap().session.state(), State::Down);
 }
@@ -242,14 +177,9 @@ fn session_wanted_again_while_it_departs_comes_back() {
 fn admin_down_holds_for_sessions_to_come() {
     let mut engine = engine(vec![]);
     engine.set_admin_down(true, ms(0));
-    engine
-        .set_sessions("bgp", vec![config("192.0.2.1")], ms(1))
-        .unwrap();
+    engine.set_sessions("bgp", vec![config("192.0.2.1")], ms(1)).unwrap();
     let id = only(&engine);
-    assert_eq!(
-        engine.session(id).unwrap().session.state(),
-        State::AdminDown
-    );
+    assert_eq!(engine.session(id).unwrap().session.state(), State::AdminDown);
     engine.set_admin_down(false, ms(2));
     assert_eq!(engine.session(id).unwrap().session.state(), State::Down);
 }
@@ -273,21 +203,14 @@ fn what_cannot_be_a_session_is_refused_and_changes_nothing() {
             c.multihop = true;
         }),
         ("long key", |c| {
-            c.auth = Some(AuthConfig {
-                kind: AuthType::KeyedSha1,
-                key_id: 1,
-                secret: vec![0; 21],
-            });
+            c.auth = Some(AuthConfig { kind: AuthType::KeyedSha1, key_id: 1, secret: vec![0; 21] });
         }),
     ];
     let mut engine = engine(vec![config("192.0.2.1")]);
     for (what, spoil) in cases {
         let mut wrong = config("192.0.2.9");
         spoil(&mut wrong);
-        assert!(
-            engine.set_sessions("bgp", vec![wrong], ms(1)).is_err(),
-            "{what}"
-        );
+        assert!(engine.set_sessions("bgp", vec![wrong], ms(1)).is_err(), "{what}");
         only(&engine);
     }
     let many = (0..=MAX_SESSIONS as u32)
@@ -296,16 +219,9 @@ fn what_cannot_be_a_session_is_refused_and_changes_nothing() {
             ..config("10.0.0.1")
         })
         .collect();
-    assert_eq!(
-        engine.set_sessions("bgp", many, ms(1)),
-        Err(ConfigError::TooMany)
-    );
+    assert_eq!(engine.set_sessions("bgp", many, ms(1)), Err(ConfigError::TooMany));
     let mut keyed = config("192.0.2.1");
-    keyed.auth = Some(AuthConfig {
-        kind: AuthType::KeyedSha1,
-        key_id: 1,
-        secret: vec![1],
-    });
+    keyed.auth = Some(AuthConfig { kind: AuthType::KeyedSha1, key_id: 1, secret: vec![1] });
     let result = engine.set_sessions("ospf", vec![keyed], ms(1));
     assert!(matches!(result, Err(ConfigError::Conflict { .. })));
     assert_eq!(engine.session(only(&engine)).unwrap().clients, ["bgp"]);

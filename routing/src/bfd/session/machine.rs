@@ -66,16 +66,12 @@ pub fn transition(state: State, input: Input) -> Option<(State, Diagnostic, Caus
     match (state, input) {
         (AdminDown, Input::AdminUp) => Some((Down, Diagnostic::None, Cause::LocalAdminUp)),
         (AdminDown, _) | (_, Input::AdminUp) => None,
-        (_, Input::AdminDown) => Some((
-            AdminDown,
-            Diagnostic::AdministrativelyDown,
-            Cause::LocalAdminDown,
-        )),
-        (Init | Up, Input::Received(AdminDown)) => Some((
-            Down,
-            Diagnostic::NeighborSignaledDown,
-            Cause::NeighborAdminDown,
-        )),
+        (_, Input::AdminDown) => {
+            Some((AdminDown, Diagnostic::AdministrativelyDown, Cause::LocalAdminDown))
+        }
+        (Init | Up, Input::Received(AdminDown)) => {
+            Some((Down, Diagnostic::NeighborSignaledDown, Cause::NeighborAdminDown))
+        }
         (Down, Input::Received(Down)) => Some((Init, Diagnostic::None, Cause::Handshake)),
         (Down, Input::Received(Init)) | (Init, Input::Received(Init | Up)) => {
             Some((Up, Diagnostic::None, Cause::Handshake))
@@ -83,11 +79,9 @@ pub fn transition(state: State, input: Input) -> Option<(State, Diagnostic, Caus
         (Up, Input::Received(Down)) => {
             Some((Down, Diagnostic::NeighborSignaledDown, Cause::NeighborDown))
         }
-        (Init | Up, Input::DetectionTimeExpired) => Some((
-            Down,
-            Diagnostic::DetectionTimeExpired,
-            Cause::DetectionTimeExpired,
-        )),
+        (Init | Up, Input::DetectionTimeExpired) => {
+            Some((Down, Diagnostic::DetectionTimeExpired, Cause::DetectionTimeExpired))
+        }
         (Down, Input::Received(AdminDown | Up) | Input::DetectionTimeExpired)
         | (Init, Input::Received(Down))
         | (Up, Input::Received(Init | Up)) => None,

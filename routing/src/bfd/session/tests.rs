@@ -3,11 +3,7 @@
 
 use super::*;
 
-const FAST: Timers = Timers {
-    min_tx_us: 50_000,
-    min_rx_us: 50_000,
-    multiplier: 3,
-};
+const FAST: Timers = Timers { min_tx_us: 50_000, min_rx_us: 50_000, multiplier: 3 };
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -52,15 +48,7 @@ fn up(timers: Timers) -> Session {
     give(&mut session, &from_peer(State::Init), ms(10)).unwrap();
     assert_eq!(session.state(), State::Up);
     sent(&mut session);
-    give(
-        &mut session,
-        &Control {
-            is_final: true,
-            ..from_peer(State::Up)
-        },
-        ms(20),
-    )
-    .unwrap();
+    give(&mut session, &Control { is_final: true, ..from_peer(State::Up) }, ms(20)).unwrap();
     sent(&mut session);
     while session.poll_event().is_some() {}
     assert!(!session.is_polling());
@@ -73,17 +61,9 @@ fn transition_table_is_whole() {
     use Input::{AdminUp, DetectionTimeExpired, Received};
     use State::{AdminDown, Down, Init, Up};
     let failure = |cause| Some((Down, Diagnostic::NeighborSignaledDown, cause));
-    let expired = Some((
-        Down,
-        Diagnostic::DetectionTimeExpired,
-        Cause::DetectionTimeExpired,
-    ));
+    let expired = Some((Down, Diagnostic::DetectionTimeExpired, Cause::DetectionTimeExpired));
     let to_up = Some((Up, Diagnostic::None, Cause::Handshake));
-    let to_admin = Some((
-        AdminDown,
-        Diagnostic::AdministrativelyDown,
-        Cause::LocalAdminDown,
-    ));
+    let to_admin = Some((AdminDown, Diagnostic::AdministrativelyDown, Cause::LocalAdminDown));
     let table = [
         (AdminDown, Received(AdminDown), None),
         (AdminDown, Received(Down), None),
@@ -91,17 +71,9 @@ fn transition_table_is_whole() {
         (AdminDown, Received(Up), None),
         (AdminDown, DetectionTimeExpired, None),
         (AdminDown, Input::AdminDown, None),
-        (
-            AdminDown,
-            AdminUp,
-            Some((Down, Diagnostic::None, Cause::LocalAdminUp)),
-        ),
+        (AdminDown, AdminUp, Some((Down, Diagnostic::None, Cause::LocalAdminUp))),
         (Down, Received(AdminDown), None),
-        (
-            Down,
-            Received(Down),
-            Some((Init, Diagnostic::None, Cause::Handshake)),
-        ),
+        (Down, Received(Down), Some((Init, Diagnostic::None, Cause::Handshake))),
         (Down, Received(Init), to_up),
         (Down, Received(Up), None),
         (Down, DetectionTimeExpired, None),
@@ -149,13 +121,7 @@ fn only_up_to_down_without_admin_down_is_a_failure() {
             }
         }
     }
-    assert_eq!(
-        failures,
-        [
-            (Up, Input::Received(Down)),
-            (Up, Input::DetectionTimeExpired)
-        ]
-    );
+    assert_eq!(failures, [(Up, Input::Received(Down)), (Up, Input::DetectionTimeExpired)]);
 }
 
 #[test]
@@ -165,36 +131,18 @@ fn is_slow_until_up_then_polls_for_the_configured_interval() {
     give(&mut session, &from_peer(State::Down), ms(5)).unwrap();
     let packets = sent(&mut session);
     assert_eq!(packets[0].state, State::Init);
-    assert_eq!(
-        (packets[0].desired_min_tx_us, packets[0].poll),
-        (1_000_000, false)
-    );
+    assert_eq!((packets[0].desired_min_tx_us, packets[0].poll), (1_000_000, false));
     give(&mut session, &from_peer(State::Up), ms(10)).unwrap();
     let packets = sent(&mut session);
     assert_eq!(packets[0].state, State::Up);
-    assert_eq!(
-        (packets[0].desired_min_tx_us, packets[0].poll),
-        (50_000, true)
-    );
-    assert_eq!(
-        session.transmit_interval_us(),
-        50_000,
-        "a shorter interval applies at once"
-    );
+    assert_eq!((packets[0].desired_min_tx_us, packets[0].poll), (50_000, true));
+    assert_eq!(session.transmit_interval_us(), 50_000, "a shorter interval applies at once");
 }
 
 #[test]
 fn every_poll_is_answered_at_once_and_never_with_a_poll() {
     let mut session = session(FAST);
-    give(
-        &mut session,
-        &Control {
-            poll: true,
-            ..from_peer(State::Init)
-        },
-        ms(10),
-    )
-    .unwrap();
+    give(&mut session, &Control { poll: true, ..from_peer(State::Init) }, ms(10)).unwrap();
     let packets = sent(&mut session);
     assert!(packets[0].is_final && !packets[0].poll);
     assert!(packets[1].poll && !packets[1].is_final);
@@ -204,25 +152,11 @@ fn every_poll_is_answered_at_once_and_never_with_a_poll() {
 #[test]
 fn longer_interval_waits_for_the_final() {
     let mut session = up(FAST);
-    session.set_timers(
-        Timers {
-            min_tx_us: 300_000,
-            ..FAST
-        },
-        ms(30),
-    );
+    session.set_timers(Timers { min_tx_us: 300_000, ..FAST }, ms(30));
     let packets = sent(&mut session);
     assert!(packets[0].poll && packets[0].desired_min_tx_us == 300_000);
     assert_eq!(session.transmit_interval_us(), 50_000);
-    give(
-        &mut session,
-        &Control {
-            is_final: true,
-            ..from_peer(State::Up)
-        },
-        ms(40),
-    )
-    .unwrap();
+    give(&mut session, &Control { is_final: true, ..from_peer(State::Up) }, ms(40)).unwrap();
     assert_eq!(session.transmit_interval_us(), 300_000);
     assert_eq!(session.state(), State::Up);
     assert_eq!(session.poll_event(), None, "a change of timers is no flap");
@@ -230,23 +164,12 @@ fn longer_interval_waits_for_the_final() {
 
 #[test]
 fn shorter_detection_waits_for_the_final() {
-    let slow = Timers {
-        min_rx_us: 300_000,
-        ..FAST
-    };
+    let slow = Timers { min_rx_us: 300_000, ..FAST };
     let mut session = up(slow);
     assert_eq!(session.detection_time(), ms(900));
     session.set_timers(FAST, ms(30));
     assert_eq!(session.detection_time(), ms(900));
-    give(
-        &mut session,
-        &Control {
-            is_final: true,
-            ..from_peer(State::Up)
-        },
-        ms(40),
-    )
-    .unwrap();
+    give(&mut session, &Control { is_final: true, ..from_peer(State::Up) }, ms(40)).unwrap();
     assert_eq!(session.detection_time(), ms(150));
     assert_eq!(session.next_timeout().map(|at| at <= ms(190)), Some(true));
 }
@@ -254,30 +177,10 @@ fn shorter_detection_waits_for_the_final() {
 #[test]
 fn second_change_waits_for_the_first_poll_sequence() {
     let mut session = up(FAST);
-    session.set_timers(
-        Timers {
-            min_tx_us: 300_000,
-            ..FAST
-        },
-        ms(30),
-    );
-    session.set_timers(
-        Timers {
-            min_tx_us: 400_000,
-            ..FAST
-        },
-        ms(31),
-    );
+    session.set_timers(Timers { min_tx_us: 300_000, ..FAST }, ms(30));
+    session.set_timers(Timers { min_tx_us: 400_000, ..FAST }, ms(31));
     assert_eq!(sent(&mut session)[0].desired_min_tx_us, 300_000);
-    give(
-        &mut session,
-        &Control {
-            is_final: true,
-            ..from_peer(State::Up)
-        },
-        ms(40),
-    )
-    .unwrap();
+    give(&mut session, &Control { is_final: true, ..from_peer(State::Up) }, ms(40)).unwrap();
     let packets = sent(&mut session);
     assert!(packets[0].poll && packets[0].desired_min_tx_us == 400_000);
     assert_eq!(session.transmit_interval_us(), 300_000);
@@ -286,16 +189,10 @@ fn second_change_waits_for_the_first_poll_sequence() {
 #[test]
 fn silence_is_detected_after_the_peers_multiplier_times_the_larger_interval() {
     // (our min rx ms, peer's desired tx ms, peer's multiplier, detection ms)
-    for (min_rx, peer_tx, multiplier, detection) in [
-        (50, 50, 3, 150),
-        (300, 50, 3, 900),
-        (50, 300, 2, 600),
-        (10, 1000, 5, 5000),
-    ] {
-        let mut session = up(Timers {
-            min_rx_us: min_rx * 1000,
-            ..FAST
-        });
+    for (min_rx, peer_tx, multiplier, detection) in
+        [(50, 50, 3, 150), (300, 50, 3, 900), (50, 300, 2, 600), (10, 1000, 5, 5000)]
+    {
+        let mut session = up(Timers { min_rx_us: min_rx * 1000, ..FAST });
         let control = Control {
             desired_min_tx_us: peer_tx * 1000,
             detect_multiplier: multiplier,
@@ -310,10 +207,7 @@ fn silence_is_detected_after_the_peers_multiplier_times_the_larger_interval() {
         assert!(event.is_failure());
         assert_eq!(event.diagnostic, Diagnostic::DetectionTimeExpired);
         let packet = sent(&mut session).pop().unwrap();
-        assert_eq!(
-            (packet.your_discriminator, packet.desired_min_tx_us),
-            (0, 1_000_000)
-        );
+        assert_eq!((packet.your_discriminator, packet.desired_min_tx_us), (0, 1_000_000));
     }
 }
 
@@ -350,10 +244,7 @@ fn admin_down_is_told_again_until_the_peer_has_understood() {
     let mut session = up(FAST);
     session.set_admin_down(true, ms(30));
     sent(&mut session);
-    assert_eq!(
-        give(&mut session, &from_peer(State::Down), ms(31)),
-        Err(Discard::AdminDown)
-    );
+    assert_eq!(give(&mut session, &from_peer(State::Down), ms(31)), Err(Discard::AdminDown));
     assert!(!session.is_saying_farewell());
     session.set_admin_down(false, ms(2000));
     assert_eq!(session.state(), State::Down);
@@ -362,10 +253,7 @@ fn admin_down_is_told_again_until_the_peer_has_understood() {
 #[test]
 fn zero_required_min_rx_silences_periodic_packets_but_not_finals() {
     let mut session = up(FAST);
-    let mut control = Control {
-        required_min_rx_us: 0,
-        ..from_peer(State::Up)
-    };
+    let mut control = Control { required_min_rx_us: 0, ..from_peer(State::Up) };
     give(&mut session, &control, ms(30)).unwrap();
     session.handle_timeout(ms(100));
     assert_eq!(sent(&mut session), []);
@@ -377,29 +265,11 @@ fn zero_required_min_rx_silences_periodic_packets_but_not_finals() {
 #[test]
 fn demand_mode_of_the_peer_silences_us_while_both_are_up() {
     let mut session = up(FAST);
-    give(
-        &mut session,
-        &Control {
-            demand: true,
-            ..from_peer(State::Up)
-        },
-        ms(30),
-    )
-    .unwrap();
+    give(&mut session, &Control { demand: true, ..from_peer(State::Up) }, ms(30)).unwrap();
     session.handle_timeout(ms(170));
     assert_eq!(sent(&mut session), []);
-    session.set_timers(
-        Timers {
-            min_tx_us: 60_000,
-            ..FAST
-        },
-        ms(170),
-    );
-    assert_eq!(
-        sent(&mut session).len(),
-        1,
-        "a poll sequence is sent all the same"
-    );
+    session.set_timers(Timers { min_tx_us: 60_000, ..FAST }, ms(170));
+    assert_eq!(sent(&mut session).len(), 1, "a poll sequence is sent all the same");
 }
 
 #[test]
@@ -420,25 +290,15 @@ fn jitter_is_within_the_limits_of_section_6_8_7() {
             }
             give(&mut session, &from_peer(State::Up), at).unwrap();
         }
-        assert!(
-            shortest >= 500 * least && shortest < 500 * (least + 1),
-            "{shortest}"
-        );
-        assert!(
-            longest <= 500 * most && longest > 500 * (most - 1),
-            "{longest}"
-        );
+        assert!(shortest >= 500 * least && shortest < 500 * (least + 1), "{shortest}");
+        assert!(longest <= 500 * most && longest > 500 * (most - 1), "{longest}");
     }
 }
 
 #[test]
 fn authentication_must_match_in_both_directions() {
     use super::super::auth::AuthType;
-    let config = AuthConfig {
-        kind: AuthType::KeyedSha1,
-        key_id: 1,
-        secret: b"k".to_vec(),
-    };
+    let config = AuthConfig { kind: AuthType::KeyedSha1, key_id: 1, secret: b"k".to_vec() };
     let mut keyed = Session::new(11, FAST, Some(config.clone()), 1, Duration::ZERO);
     let refused = give(&mut keyed, &from_peer(State::Down), ms(1));
     assert_eq!(refused, Err(Discard::Auth(AuthError::Missing)));

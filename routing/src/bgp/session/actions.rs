@@ -36,10 +36,7 @@ impl Session {
             Action::SendOpen => {
                 let open = self.our_open();
                 let conn = self.at(slot);
-                conn.timers = Timers {
-                    hold: Some(now + OPEN_HOLD),
-                    ..Default::default()
-                };
+                conn.timers = Timers { hold: Some(now + OPEN_HOLD), ..Default::default() };
                 open.encode(conn.sending_mut());
                 self.sent.add(MessageKind::Open);
             }
@@ -84,10 +81,7 @@ impl Session {
                     self.import.clear();
                     self.outputs.push_back(Output::RoutesChanged);
                 }
-                let stable = self
-                    .established_at
-                    .take()
-                    .is_some_and(|t| now - t >= STABLE_AFTER);
+                let stable = self.established_at.take().is_some_and(|t| now - t >= STABLE_AFTER);
                 if stable {
                     self.failures = 0;
                     self.offences = 0;
@@ -111,9 +105,7 @@ impl Session {
             }
             Action::BackOff => {
                 self.failures = self.failures.saturating_add(1);
-                self.offences = self
-                    .offences
-                    .saturating_add(u32::from(event == Event::Malformed));
+                self.offences = self.offences.saturating_add(u32::from(event == Event::Malformed));
                 let wait = self.back_off();
                 self.at(slot).timers.idle_hold = Some(now + wait);
             }
@@ -123,9 +115,7 @@ impl Session {
     /// In Connect the timer bounds the dial, in Active it is the wait for the next one.
     fn start_connect_retry(&mut self, slot: Slot, now: Instant) {
         let wait = if self.at(slot).state == State::Connect {
-            self.config
-                .connect_retry
-                .clamp(FIRST_BACK_OFF, DIAL_TIMEOUT)
+            self.config.connect_retry.clamp(FIRST_BACK_OFF, DIAL_TIMEOUT)
         } else {
             self.failures = self.failures.saturating_add(1);
             self.back_off()

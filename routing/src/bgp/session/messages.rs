@@ -137,11 +137,7 @@ impl Session {
                 // the higher AS's.
                 let ours = (u32::from(self.local.router_id), self.local.asn);
                 let keep_dialled = ours > (u32::from(open.router_id), open.asn);
-                Some(if new.dialled == keep_dialled {
-                    other.id
-                } else {
-                    id
-                })
+                Some(if new.dialled == keep_dialled { other.id } else { id })
             }
             _ => None,
         }

@@ -60,10 +60,7 @@ impl Session {
                     preserved: Families::default(),
                 }),
                 // For eBGP only (RFC 9234 §4.1).
-                role: self
-                    .config
-                    .role
-                    .filter(|_| self.config.is_external(self.local.asn)),
+                role: self.config.role.filter(|_| self.config.is_external(self.local.asn)),
                 unknown: Vec::new(),
             },
         }
@@ -92,9 +89,7 @@ impl Session {
             return refuse(open_error::UNSUPPORTED_CAPABILITY);
         }
         if let (Some(role), false) = (self.config.role, internal) {
-            let fits = theirs
-                .role
-                .map_or(!self.config.role_strict, |r| role.accepts(r));
+            let fits = theirs.role.map_or(!self.config.role_strict, |r| role.accepts(r));
             if !fits {
                 return refuse(open_error::ROLE_MISMATCH);
             }
@@ -118,27 +113,18 @@ impl Session {
     pub(super) fn export_context(&mut self, slot: Slot) -> Option<ExportContext> {
         let conn = self.at(slot);
         let (n, endpoints) = (conn.negotiated.clone()?, conn.endpoints?);
-        let sells = matches!(
-            self.config.role,
-            Some(Role::Provider | Role::RouteServer | Role::Peer)
-        );
+        let sells =
+            matches!(self.config.role, Some(Role::Provider | Role::RouteServer | Role::Peer));
         Some(ExportContext {
             local_asn: self.local.asn,
             internal: n.internal,
             four_octet_as: n.four_octet_as,
-            max_message: if n.extended_message {
-                MAX_EXTENDED_MESSAGE
-            } else {
-                MAX_MESSAGE
-            },
+            max_message: if n.extended_message { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE },
             families: n.families,
             extended_next_hop: n.extended_next_hop,
             next_hop_v4: self.config.next_hop_v4.or(next_hop_v4(&endpoints)),
             next_hop_v6: match self.config.next_hop_v6 {
-                Some(address) => Some(NextHop {
-                    address: address.into(),
-                    link_local: None,
-                }),
+                Some(address) => Some(NextHop { address: address.into(), link_local: None }),
                 None => next_hop_v6(&endpoints),
             },
             only_to_customer: sells && !n.internal,
@@ -158,15 +144,11 @@ fn next_hop_v4(endpoints: &Endpoints) -> Option<Ipv4Addr> {
 /// The session's own address, or the interface's global one; a link-local one beside it where
 /// the session itself is link-local, doubled if there is no other (RFC 2545 §3).
 fn next_hop_v6(endpoints: &Endpoints) -> Option<NextHop> {
-    let global = |address: Ipv6Addr| NextHop {
-        address: address.into(),
-        link_local: None,
-    };
+    let global = |address: Ipv6Addr| NextHop { address: address.into(), link_local: None };
     match endpoints.local.ip() {
-        IpAddr::V6(own) if own.is_unicast_link_local() => Some(NextHop {
-            address: endpoints.v6.unwrap_or(own).into(),
-            link_local: Some(own),
-        }),
+        IpAddr::V6(own) if own.is_unicast_link_local() => {
+            Some(NextHop { address: endpoints.v6.unwrap_or(own).into(), link_local: Some(own) })
+        }
         IpAddr::V6(own) => Some(global(own)),
         IpAddr::V4(_) => endpoints.v6.map(global),
     }

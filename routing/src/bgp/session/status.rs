@@ -130,9 +130,7 @@ impl Session {
     }
 
     fn leading(&self) -> &Connection {
-        self.conns()
-            .max_by_key(|c| c.state)
-            .unwrap_or(&self.primary)
+        self.conns().max_by_key(|c| c.state).unwrap_or(&self.primary)
     }
 
     /// Remembers an event that ends a connection, if it is an error.
@@ -146,12 +144,7 @@ impl Session {
                 return;
             }
             (Event::ConnectRetryExpires, _) if state == State::Connect => {
-                self.set_error(
-                    now,
-                    Direction::Connection,
-                    None,
-                    "connect timed out".to_owned(),
-                );
+                self.set_error(now, Direction::Connection, None, "connect timed out".to_owned());
                 return;
             }
             (Event::HoldExpires | Event::SendHoldExpires | Event::BfdDown, _) => {
@@ -168,16 +161,8 @@ impl Session {
             }
             _ => return,
         };
-        let text = notification
-            .as_ref()
-            .map(Notification::to_string)
-            .unwrap_or_default();
-        self.set_error(
-            now,
-            direction,
-            notification.map(|n| (n.code, n.subcode)),
-            text,
-        );
+        let text = notification.as_ref().map(Notification::to_string).unwrap_or_default();
+        self.set_error(now, direction, notification.map(|n| (n.code, n.subcode)), text);
     }
 
     fn set_error(
@@ -187,11 +172,6 @@ impl Session {
         notification: Option<(u8, u8)>,
         text: String,
     ) {
-        self.last_error = Some(SessionError {
-            at,
-            direction,
-            notification,
-            text,
-        });
+        self.last_error = Some(SessionError { at, direction, notification, text });
     }
 }

@@ -108,11 +108,7 @@ impl AsPath {
             }
             let mut asns = Vec::with_capacity(count);
             for _ in 0..count {
-                asns.push(if four_octet_as {
-                    r.u32()?
-                } else {
-                    u32::from(r.u16()?)
-                });
+                asns.push(if four_octet_as { r.u32()? } else { u32::from(r.u16()?) });
             }
             segments.push(match kind {
                 1 => Segment::Set(asns),
@@ -143,8 +139,6 @@ impl AsPath {
     }
 
     pub(super) fn needs_four_octets(&self) -> bool {
-        self.0
-            .iter()
-            .any(|s| s.asns().iter().any(|&a| a > u32::from(u16::MAX)))
+        self.0.iter().any(|s| s.asns().iter().any(|&a| a > u32::from(u16::MAX)))
     }
 }

@@ -52,10 +52,7 @@ impl NextHop {
             16 | 32 => IpAddr::from(r.array::<16>()?),
             _ => return None,
         };
-        Some(Self {
-            address,
-            link_local: r.array::<16>().map(Ipv6Addr::from),
-        })
+        Some(Self { address, link_local: r.array::<16>().map(Ipv6Addr::from) })
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -92,12 +89,7 @@ impl Attributes {
     pub(super) fn encode(&self, next_hop: Option<[u8; 4]>, four_octet_as: bool, out: &mut Vec<u8>) {
         let optional = OPTIONAL | TRANSITIVE;
         put(out, TRANSITIVE, kind::ORIGIN, &[self.origin as u8]);
-        put(
-            out,
-            TRANSITIVE,
-            kind::AS_PATH,
-            &self.as_path.encode(four_octet_as),
-        );
+        put(out, TRANSITIVE, kind::AS_PATH, &self.as_path.encode(four_octet_as));
         if let Some(next_hop) = next_hop {
             put(out, TRANSITIVE, kind::NEXT_HOP, &next_hop);
         }
@@ -181,9 +173,7 @@ impl<'a> Parsed<'a> {
             let whole = r.rest();
             let Some((flags, kind, value)) = next(&mut r) else {
                 // RFC 7606 §4: the list's own length still says where the prefixes begin.
-                parsed
-                    .withdraw
-                    .get_or_insert("attribute runs past the attribute list");
+                parsed.withdraw.get_or_insert("attribute runs past the attribute list");
                 break;
             };
             let whole = &whole[..whole.len() - r.rest().len()];
@@ -191,10 +181,7 @@ impl<'a> Parsed<'a> {
             if seen[word] & bit != 0 {
                 // RFC 7606 §3 g.
                 if matches!(kind, kind::MP_REACH | kind::MP_UNREACH) {
-                    return Err(Notification::new(
-                        code::UPDATE,
-                        subcode::MALFORMED_ATTRIBUTES,
-                    ));
+                    return Err(Notification::new(code::UPDATE, subcode::MALFORMED_ATTRIBUTES));
                 }
                 parsed.discarded += 1;
                 continue;
@@ -222,17 +209,12 @@ impl<'a> Parsed<'a> {
         if let Some(expected) = expected_flags(kind) {
             if flags & (OPTIONAL | TRANSITIVE) != expected {
                 // RFC 7606 §3 c.
-                self.withdraw
-                    .get_or_insert("attribute flags in conflict with the attribute");
+                self.withdraw.get_or_insert("attribute flags in conflict with the attribute");
             }
         } else if flags & OPTIONAL == 0 {
             // RFC 4271 §6.3, not relaxed by RFC 7606.
             let code = code::UPDATE;
-            return Err(Notification::with_data(
-                code,
-                subcode::UNRECOGNIZED_WELL_KNOWN,
-                whole,
-            ));
+            return Err(Notification::with_data(code, subcode::UNRECOGNIZED_WELL_KNOWN, whole));
         }
         let attributes = &mut self.attributes;
         let fault = match kind {
@@ -259,17 +241,11 @@ impl<'a> Parsed<'a> {
             }
             kind::MED => {
                 attributes.med = four(value);
-                attributes
-                    .med
-                    .is_none()
-                    .then_some("malformed MULTI_EXIT_DISC")
+                attributes.med.is_none().then_some("malformed MULTI_EXIT_DISC")
             }
             kind::LOCAL_PREF if internal => {
                 attributes.local_preference = four(value);
-                attributes
-                    .local_preference
-                    .is_none()
-                    .then_some("malformed LOCAL_PREF")
+                attributes.local_preference.is_none().then_some("malformed LOCAL_PREF")
             }
             // RFC 7606 §7.5, §7.9, §7.10: not to be heard from outside.
             kind::LOCAL_PREF | kind::ORIGINATOR_ID | kind::CLUSTER_LIST if !internal => {
@@ -313,10 +289,7 @@ impl<'a> Parsed<'a> {
             },
             kind::ONLY_TO_CUSTOMER => {
                 attributes.only_to_customer = four(value);
-                attributes
-                    .only_to_customer
-                    .is_none()
-                    .then_some("malformed ONLY_TO_CUSTOMER")
+                attributes.only_to_customer.is_none().then_some("malformed ONLY_TO_CUSTOMER")
             }
             kind::MP_REACH => {
                 self.mp_reach = Some(value);
@@ -358,11 +331,7 @@ impl<'a> Parsed<'a> {
 /// Flags, type and value of the next attribute; `None` if it runs past the list.
 fn next<'a>(r: &mut Reader<'a>) -> Option<(u8, u8, &'a [u8])> {
     let (flags, kind) = (r.u8()?, r.u8()?);
-    let len = if flags & EXTENDED_LENGTH == 0 {
-        usize::from(r.u8()?)
-    } else {
-        r.u16()?.into()
-    };
+    let len = if flags & EXTENDED_LENGTH == 0 { usize::from(r.u8()?) } else { r.u16()?.into() };
     Some((flags, kind, r.take(len)?))
 }
 

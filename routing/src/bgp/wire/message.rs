@@ -80,11 +80,7 @@ pub fn next_frame(bytes: &[u8], extended: bool) -> Result<Option<Frame<'_>>, Not
     let bad_length =
         || Notification::with_data(code::HEADER, header::BAD_LENGTH, vec![len_hi, len_lo]);
     let len = usize::from(u16::from_be_bytes([len_hi, len_lo]));
-    let max = if extended {
-        MAX_EXTENDED_MESSAGE
-    } else {
-        MAX_MESSAGE
-    };
+    let max = if extended { MAX_EXTENDED_MESSAGE } else { MAX_MESSAGE };
     if !(HEADER_LEN..=max).contains(&len) {
         return Err(bad_length());
     }
@@ -93,9 +89,7 @@ pub fn next_frame(bytes: &[u8], extended: bool) -> Result<Option<Frame<'_>>, Not
     if !kind.length_fits(len) {
         return Err(bad_length());
     }
-    Ok(bytes
-        .get(HEADER_LEN..len)
-        .map(|body| Frame { kind, body, len }))
+    Ok(bytes.get(HEADER_LEN..len).map(|body| Frame { kind, body, len }))
 }
 
 /// What decoding needs to know of the session.
@@ -174,10 +168,9 @@ impl RouteRefresh {
     fn decode(body: &[u8]) -> Result<Self, Notification> {
         let mut r = Reader(body);
         match (r.u16(), r.u8(), r.u8(), r.is_empty()) {
-            (Some(afi), Some(subtype), Some(safi), true) => Ok(Self {
-                family: Family::from_wire(afi, safi),
-                subtype,
-            }),
+            (Some(afi), Some(subtype), Some(safi), true) => {
+                Ok(Self { family: Family::from_wire(afi, safi), subtype })
+            }
             // RFC 7313 §5: Invalid Message Length. An ORF request (RFC 5291) is longer, but we
             // never offer that capability.
             _ => Err(Notification::with_data(code::ROUTE_REFRESH, 1, body)),

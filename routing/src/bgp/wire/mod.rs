@@ -81,10 +81,7 @@ pub struct Families {
 }
 
 impl Families {
-    pub const BOTH: Self = Self {
-        ipv4: true,
-        ipv6: true,
-    };
+    pub const BOTH: Self = Self { ipv4: true, ipv6: true };
 
     pub fn contains(self, family: Family) -> bool {
         match family {
@@ -101,10 +98,7 @@ impl Families {
     }
 
     pub fn intersection(self, other: Self) -> Self {
-        Self {
-            ipv4: self.ipv4 && other.ipv4,
-            ipv6: self.ipv6 && other.ipv6,
-        }
+        Self { ipv4: self.ipv4 && other.ipv4, ipv6: self.ipv6 && other.ipv6 }
     }
 
     pub fn iter(self) -> impl Iterator<Item = Family> {

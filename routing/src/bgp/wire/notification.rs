@@ -68,19 +68,11 @@ pub struct Notification {
 impl Notification {
     /// Without data.
     pub fn new(code: u8, subcode: u8) -> Self {
-        Self {
-            code,
-            subcode,
-            data: Vec::new(),
-        }
+        Self { code, subcode, data: Vec::new() }
     }
 
     pub fn with_data(code: u8, subcode: u8, data: impl Into<Vec<u8>>) -> Self {
-        Self {
-            code,
-            subcode,
-            data: data.into(),
-        }
+        Self { code, subcode, data: data.into() }
     }
 
     /// Cease with an administrative message (RFC 9003). The text is cut to 255 octets of UTF-8.
@@ -94,11 +86,7 @@ impl Notification {
         }
         let mut data = vec![end as u8];
         data.extend_from_slice(&text.as_bytes()[..end]);
-        Self {
-            code: code::CEASE,
-            subcode,
-            data,
-        }
+        Self { code: code::CEASE, subcode, data }
     }
 
     /// The administrative message, if this carries a well-formed one (RFC 9003 §2).
@@ -111,11 +99,8 @@ impl Notification {
         }
         let (&len, text) = self.data.split_first()?;
         let text = std::str::from_utf8(text.get(..usize::from(len))?).ok()?;
-        (!text.is_empty()).then(|| {
-            text.chars()
-                .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-                .collect()
-        })
+        (!text.is_empty())
+            .then(|| text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect())
     }
 
     /// The registry's name of the code and subcode.
@@ -169,11 +154,7 @@ impl Notification {
 
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
         let (&[code, subcode], data) = body.split_first_chunk::<2>()?;
-        Some(Self {
-            code,
-            subcode,
-            data: data.to_vec(),
-        })
+        Some(Self { code, subcode, data: data.to_vec() })
     }
 }
 

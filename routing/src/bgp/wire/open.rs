@@ -117,11 +117,7 @@ impl Open {
         let mut r = Reader(body);
         let version = r.u8().ok_or_else(malformed)?;
         if version != 4 {
-            return Err(Notification::with_data(
-                code::OPEN,
-                subcode::VERSION,
-                vec![0, 4],
-            ));
+            return Err(Notification::with_data(code::OPEN, subcode::VERSION, vec![0, 4]));
         }
         let short_as = r.u16().ok_or_else(malformed)?;
         let hold_time = r.u16().ok_or_else(malformed)?;
@@ -133,17 +129,10 @@ impl Open {
         let mut p = Reader(parameters);
         while !p.is_empty() {
             let kind = p.u8().ok_or_else(malformed)?;
-            let len = if wide {
-                p.u16().map(usize::from)
-            } else {
-                p.u8().map(usize::from)
-            };
+            let len = if wide { p.u16().map(usize::from) } else { p.u8().map(usize::from) };
             let value = len.and_then(|n| p.take(n)).ok_or_else(malformed)?;
             if kind != PARAMETER_CAPABILITIES {
-                return Err(Notification::new(
-                    code::OPEN,
-                    subcode::UNSUPPORTED_PARAMETER,
-                ));
+                return Err(Notification::new(code::OPEN, subcode::UNSUPPORTED_PARAMETER));
             }
             let mut c = Reader(value);
             while !c.is_empty() {
@@ -151,9 +140,7 @@ impl Open {
                 let len = c.u8().ok_or_else(malformed)?;
                 let value = c.take(usize::from(len)).ok_or_else(malformed)?;
                 named_family |= kind == capability::MULTIPROTOCOL;
-                capabilities
-                    .read(kind, value, &mut asn)
-                    .ok_or_else(malformed)?;
+                capabilities.read(kind, value, &mut asn).ok_or_else(malformed)?;
             }
         }
         if !named_family {
@@ -170,12 +157,7 @@ impl Open {
         if router_id.is_unspecified() {
             return Err(Notification::new(code::OPEN, subcode::BAD_IDENTIFIER));
         }
-        Ok(Self {
-            asn,
-            hold_time,
-            router_id,
-            capabilities,
-        })
+        Ok(Self { asn, hold_time, router_id, capabilities })
     }
 
     pub(super) fn encode_body(&self, out: &mut Vec<u8>) {
@@ -267,10 +249,7 @@ impl Capabilities {
         };
         for family in self.families.iter() {
             let [hi, lo] = family.afi().to_be_bytes();
-            put(
-                capability::MULTIPROTOCOL,
-                &[hi, lo, 0, Family::SAFI_UNICAST],
-            );
+            put(capability::MULTIPROTOCOL, &[hi, lo, 0, Family::SAFI_UNICAST]);
         }
         if self.route_refresh {
             put(capability::ROUTE_REFRESH, &[]);

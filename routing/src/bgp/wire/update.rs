@@ -39,14 +39,8 @@ impl Update {
         let malformed = || Notification::new(code::UPDATE, subcode::MALFORMED_ATTRIBUTES);
         let bad_network = || Notification::new(code::UPDATE, subcode::INVALID_NETWORK);
         let mut r = Reader(body);
-        let withdrawn = r
-            .u16()
-            .and_then(|n| r.take(n.into()))
-            .ok_or_else(malformed)?;
-        let list = r
-            .u16()
-            .and_then(|n| r.take(n.into()))
-            .ok_or_else(malformed)?;
+        let withdrawn = r.u16().and_then(|n| r.take(n.into())).ok_or_else(malformed)?;
+        let list = r.u16().and_then(|n| r.take(n.into())).ok_or_else(malformed)?;
         let classic = r.rest();
 
         let mut update = Self {
@@ -85,14 +79,8 @@ impl Update {
                 fault.get_or_insert("NEXT_HOP missing");
             }
             let address = IpAddr::from(parsed.next_hop.unwrap_or_default());
-            let next_hop = NextHop {
-                address,
-                link_local: None,
-            };
-            update.reach.push(Reach {
-                next_hop,
-                prefixes: announced,
-            });
+            let next_hop = NextHop { address, link_local: None };
+            update.reach.push(Reach { next_hop, prefixes: announced });
         }
         update.discarded = parsed.discarded;
         if fault.is_some() && !update.reach.is_empty() {
@@ -113,10 +101,7 @@ impl Update {
         let mut r = Reader(value);
         let afi = r.u16().ok_or_else(malformed)?;
         let safi = r.u8().ok_or_else(malformed)?;
-        let next_hop = r
-            .u8()
-            .and_then(|n| r.take(n.into()))
-            .ok_or_else(malformed)?;
+        let next_hop = r.u8().and_then(|n| r.take(n.into())).ok_or_else(malformed)?;
         let _reserved = r.u8().ok_or_else(malformed)?;
         let Some(family) = Family::from_wire(afi, safi).filter(|f| ctx.families.contains(*f))
         else {
@@ -127,9 +112,7 @@ impl Update {
             Family::Ipv4Unicast => next_hop.len() == 4,
             Family::Ipv6Unicast => matches!(next_hop.len(), 16 | 32),
         };
-        let next_hop = NextHop::decode(next_hop)
-            .filter(|_| allowed)
-            .ok_or_else(malformed)?;
+        let next_hop = NextHop::decode(next_hop).filter(|_| allowed).ok_or_else(malformed)?;
         let prefixes = nlri::decode(r.rest(), family).ok_or_else(malformed)?;
         if !prefixes.is_empty() {
             self.reach.push(Reach { next_hop, prefixes });
@@ -181,11 +164,7 @@ impl AnnounceTemplate {
         };
         let mut encoded = Vec::new();
         attributes.encode(classic, four_octet_as, &mut encoded);
-        Self {
-            family,
-            next_hop,
-            attributes: encoded,
-        }
+        Self { family, next_hop, attributes: encoded }
     }
 
     pub fn family(&self) -> Family {
@@ -198,11 +177,7 @@ impl AnnounceTemplate {
 
     /// Octets of an UPDATE with this attribute set and no prefix.
     pub fn overhead(&self) -> usize {
-        let mp = if self.is_classic() {
-            0
-        } else {
-            4 + self.mp_head().len()
-        };
+        let mp = if self.is_classic() { 0 } else { 4 + self.mp_head().len() };
         HEADER_LEN + 4 + mp + self.attributes.len()
     }
 
