@@ -4,6 +4,7 @@ use super::service::{list, lossless};
 use super::teller::short;
 use super::{PATIENCE, Story};
 use crate::fabric::{Fabric, PORT, backend_addresses, is_local_address};
+use crate::http::Report;
 use crate::sniff::Sniffer;
 use crate::wait::{wait_for, wait_until};
 use anyhow::{Context, Result, ensure};
@@ -207,8 +208,9 @@ impl Story {
         lossless(&report.after(out))?;
         let lost = report.len() - report.ok();
         self.teller.check(&format!(
-            "{} requests after that, none lost; {lost} lost before",
-            report.after(out).len()
+            "{} requests after that, none lost; {}",
+            report.after(out).len(),
+            cost(&report, out)
         ));
         let thawed = frozen.thaw();
         let back = self.fabric.wait_vips(&self.all_nodes(), PATIENCE)?;
@@ -247,9 +249,9 @@ impl Story {
         lossless(&report.after(out))?;
         let lost = report.len() - report.ok();
         self.teller.check(&format!(
-            "{} requests after that, none lost; {lost} of the {} before were lost",
+            "{} requests after that, none lost; {}",
             report.after(out).len(),
-            report.len() - report.after(out).len()
+            cost(&report, out)
         ));
         Ok(NodeDeath { withdrawn_after, lost, requests: report.len() })
     }
@@ -272,9 +274,9 @@ impl Story {
         lossless(&report.after(back))?;
         let lost = report.len() - report.ok();
         self.teller.check(&format!(
-            "{} requests since then, none lost; {lost} of the {} before were lost",
+            "{} requests since then, none lost; {}",
             report.after(back).len(),
-            report.len() - report.after(back).len()
+            cost(&report, back)
         ));
         self.wait_bfd(&[n])?;
         Ok(Return { after, lost, requests: report.len() })
@@ -296,4 +298,16 @@ impl Story {
             known.iter().copied().collect::<Option<Vec<_>>>().context("still healthy")
         })
     }
+}
+
+/// What a change cost until the router had followed it.
+fn cost(report: &Report, followed: Instant) -> String {
+    let first = report.requests.iter().map(|r| r.started).min();
+    let before = report.between(first.unwrap_or(followed), followed);
+    format!(
+        "{} of the {} before were lost, the slowest took {} (TCP repeats a lost SYN after 1 s)",
+        before.len() - before.ok(),
+        before.len(),
+        short(before.latency(1.0))
+    )
 }
