@@ -307,6 +307,7 @@ impl World {
         assert_eq!(self.frames, self.forwarded + stats.dropped(), "frames");
         let flows = u64::from(self.engine.flow_count());
         assert_eq!(stats.flows.get(), flows);
+        assert_eq!(self.engine.pool.in_use(), self.engine.flow_count(), "LIP:port leaked");
         assert_eq!(
             stats.flows_created.get(),
             flows
