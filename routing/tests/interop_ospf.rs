@@ -134,3 +134,75 @@ fn crash_and_restart_reclaims_what_the_router_remembers() {
     wait_route(&net, "192.0.2.2", false, FULL);
     ours.finish();
 }
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn frr_v3_becomes_full_and_installs_our_prefixes() {
+    let cases = [
+        ("p", "ipv6 ospf6 network point-to-point", "normal", "", "eth0,hello=1,dead=4"),
+        ("b", "ipv6 ospf6 network broadcast", "normal", "", "eth0,hello=1,dead=4,broadcast"),
+        (
+            "d",
+            "ipv6 ospf6 network broadcast\n ipv6 ospf6 priority 0",
+            "normal",
+            "",
+            "eth0,hello=1,dead=4,broadcast,priority=1",
+        ),
+        (
+            "a",
+            "ipv6 ospf6 network point-to-point\n \
+             ipv6 ospf6 authentication key-id 7 hash-algo hmac-sha-256 key tern",
+            "normal",
+            "",
+            "eth0,hello=1,dead=4,sha256=7:tern",
+        ),
+        (
+            "s",
+            "ipv6 ospf6 network point-to-point",
+            "stub",
+            " area 0.0.0.1 stub\n",
+            "eth0,hello=1,dead=4",
+        ),
+        (
+            "n",
+            "ipv6 ospf6 network point-to-point",
+            "nssa",
+            " area 0.0.0.1 nssa\n",
+            "eth0,hello=1,dead=4",
+        ),
+    ];
+    for (name, interface, kind, area, ours) in cases {
+        let net = Net::new(&format!("o3{name}"));
+        let number = if kind == "normal" { "0.0.0.0" } else { "0.0.0.1" };
+        let frr = net.frr(
+            &["ospf6d"],
+            &format!(
+                "interface eth0\n ipv6 ospf6 area {number}\n {interface}\n \
+                 ipv6 ospf6 hello-interval 1\n ipv6 ospf6 dead-interval 4\nexit\n\
+                 router ospf6\n ospf6 router-id 10.9.0.2\n{area}exit\n"
+            ),
+        );
+        let mut ours = net.ours("ospf", &["v3", "10.9.0.1", number, kind, ours]);
+        ours.say("announce 2001:db8::1/128 stub 7");
+        ours.hear(&["new: Full"], FULL);
+        frr.wait("show ipv6 ospf6 neighbor", FULL, |seen| seen.contains("Full/"));
+        ours.say("announce 2001:db8::9/128 stub 7");
+        wait_route(&net, "2001:db8::1", true, FULL);
+        wait_route(&net, "2001:db8::9", true, FULL);
+        if kind != "stub" {
+            ours.say("announce 2001:db8:1::1/128 e2 20");
+            ours.say("announce 2001:db8:1::/48 e1 30");
+            wait_route(&net, "2001:db8:1::1", true, FULL);
+            wait_route(&net, "2001:db8:1::/48", true, FULL);
+            ours.say("withdraw 2001:db8:1::1/128");
+            let took = wait_route(&net, "2001:db8:1::1", false, FULL);
+            println!("{name}: external withdrawn in {took:?}");
+        }
+        ours.say("withdraw 2001:db8::1/128");
+        let took = wait_route(&net, "2001:db8::1", false, FULL);
+        println!("{name}: intra-area prefix withdrawn in {took:?}");
+        ours.finish();
+        let took = wait_route(&net, "2001:db8::9", false, SLACK);
+        println!("{name}: withdrawn by shutdown in {took:?}");
+    }
+}
