@@ -165,9 +165,9 @@ impl Task {
                 .map(|usage| usage.active.get())
                 .sum()
         });
-        // systemd restarts a node whose data plane is dead: it announces nothing any more anyway.
-        let all_stalled = self.owner.state().workers.iter().all(|worker| worker.stalled);
-        if !all_stalled {
+        // A node with a stalled worker announces nothing, and will not get better by itself: left
+        // without this for long enough, systemd restarts it.
+        if !self.owner.state().workers.iter().any(|worker| worker.stalled) {
             super::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
