@@ -306,14 +306,3 @@ fn messages_of_a_peer_cannot_drive_the_terminal() {
         assert!(stdout(&output).contains('\u{fffd}'), "{arguments:?}");
     }
 }
-
-/// `DUNLIN_SHOW=/tmp/dunlin.sock cargo test --test cli_output -- --ignored` then
-/// `dunlin --socket /tmp/dunlin.sock status`, to see with one's own eyes.
-#[test]
-#[ignore = "serves the bad night until interrupted, for looking at the output by hand"]
-fn show() {
-    let path = std::env::var_os("DUNLIN_SHOW").expect("DUNLIN_SHOW names a socket");
-    let served = Served::new(Fake::bad_night());
-    std::os::unix::fs::symlink(served.socket(), &path).expect("no such file yet");
-    std::thread::park();
-}
