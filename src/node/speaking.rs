@@ -26,6 +26,7 @@ pub fn speaker_config(config: &Config) -> SpeakerConfig {
             asn: 0,
             listen: Vec::new(),
             neighbors: Vec::new(),
+            ranges: Vec::new(),
         };
     };
     let listen = bgp.listen_port.map_or_else(Vec::new, |port| {
@@ -39,6 +40,7 @@ pub fn speaker_config(config: &Config) -> SpeakerConfig {
         asn: bgp.asn,
         listen,
         neighbors: bgp.neighbors.iter().map(neighbor_config).collect(),
+        ranges: Vec::new(),
     }
 }
 

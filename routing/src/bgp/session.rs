@@ -92,6 +92,8 @@ pub struct Session {
     wanted: Arc<Wanted>,
     rib: Option<AdjRibOut>,
     import: AdjRibIn,
+    /// To be told once, however many UPDATEs an input held.
+    routes_changed: bool,
     outputs: VecDeque<Output>,
     reported: State,
     next_id: u64,
@@ -127,6 +129,7 @@ impl Session {
             wanted,
             rib: None,
             import: AdjRibIn::default(),
+            routes_changed: false,
             outputs: VecDeque::new(),
             reported: State::Idle,
             next_id: 1,
@@ -220,6 +223,14 @@ impl Session {
     /// BFD went from Up to Down: the session falls at once (RFC 5882 §4.3, RFC 9384).
     pub fn handle_bfd_down(&mut self, now: Instant) {
         self.apply(self.primary.id, Event::BfdDown, Cause::Plain, now);
+        self.settle(now);
+    }
+
+    /// The neighbour shows signs of life: do not wait any longer before dialling it.
+    pub fn handle_reachable(&mut self, now: Instant) {
+        if self.primary.state == State::Active && !self.config.passive {
+            self.apply(self.primary.id, Event::ConnectRetryExpires, Cause::Plain, now);
+        }
         self.settle(now);
     }
 
@@ -328,8 +339,11 @@ impl Session {
         }
     }
 
-    /// After every input: bytes to send, and their timer.
+    /// After every input: news, bytes to send, and their timer.
     fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.routes_changed) {
+            self.outputs.push_back(Output::RoutesChanged);
+        }
         if let (State::Established, Some(rib)) = (self.primary.state, &mut self.rib) {
             let messages = rib.poll_updates(SEND_BUFFER, self.primary.sending_mut());
             self.sent.update += u64::from(messages);

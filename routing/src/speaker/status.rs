@@ -168,9 +168,35 @@ impl Snapshot {
         }
     }
 
+    /// The other end of its present or last connection.
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.status.remote.map(|r| r.ip())
+    }
+
     pub fn read(&self) -> NeighborStatus {
         let uptime = self.established_at.map(|t| t.elapsed().as_millis() as u64);
         NeighborStatus { uptime_ms: uptime, ..self.status.clone() }
+    }
+}
+
+impl NeighborStatus {
+    /// Of a neighbour whose task is no more.
+    pub(super) fn failed(self) -> Self {
+        Self {
+            state: State::Idle,
+            uptime_ms: None,
+            negotiated: None,
+            prefixes_announced: 0,
+            prefixes_accepted: 0,
+            in_sync: false,
+            last_error: Some(LastError {
+                at_unix_ms: unix_ms(SystemTime::now()),
+                direction: Direction::Connection,
+                code: None,
+                text: "internal error: the neighbour's task ended; see the log".to_owned(),
+            }),
+            ..self
+        }
     }
 }
 
