@@ -11,6 +11,8 @@ pub mod config;
 pub mod control;
 pub mod forward;
 pub mod health;
+#[cfg(feature = "dpdk")]
+pub mod node;
 pub mod packet;
 pub mod port;
 pub mod worker;

@@ -22,11 +22,7 @@ pub enum Error {
     Socket(#[source] io::Error),
     /// The kernel's answer, with its own words where it gave some (extended ACK).
     #[error("the kernel refused to {what}: {source}{}{detail}", if detail.is_empty() { "" } else { ": " })]
-    Refused {
-        what: &'static str,
-        source: io::Error,
-        detail: String,
-    },
+    Refused { what: &'static str, source: io::Error, detail: String },
     #[error("the kernel's tables kept changing during a dump")]
     DumpInterrupted,
     #[error("no answer from the kernel within {0:?}")]
@@ -34,11 +30,7 @@ pub enum Error {
     #[error("no interface {name:?} within {waited:?}; was its DPDK device opened?")]
     NoInterface { name: String, waited: Duration },
     #[error("cannot write {value:?} to {}: {source}", path.display())]
-    Sysctl {
-        path: PathBuf,
-        value: &'static str,
-        source: io::Error,
-    },
+    Sysctl { path: PathBuf, value: &'static str, source: io::Error },
     #[error("these addresses could not be set on {name}: {missing}")]
     Addresses { name: String, missing: String },
     #[error("the netlink mirror has stopped")]

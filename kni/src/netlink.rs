@@ -44,12 +44,7 @@ impl Netlink {
         let inner = socket.0.socket_ref();
         inner.set_cap_ack(true).map_err(Error::Socket)?;
         inner.set_ext_ack(true).map_err(Error::Socket)?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-            buffer: Vec::with_capacity(BUFFER),
-            malformed: 0,
-        })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER), malformed: 0 })
     }
 
     /// Send a request and wait for its acknowledgement. `what` completes "refused to ...".
@@ -59,8 +54,7 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<Message>, Error> {
-        self.transact(what, message, NLM_F_REQUEST | NLM_F_ACK | flags)
-            .await
+        self.transact(what, message, NLM_F_REQUEST | NLM_F_ACK | flags).await
     }
 
     /// Everything of a kind, consistent: a dump that the kernel says was interrupted by a change is
@@ -73,10 +67,7 @@ impl Netlink {
     ) -> Result<Vec<Message>, Error> {
         let mut attempt = 1;
         loop {
-            match self
-                .transact(what, message.clone(), NLM_F_REQUEST | NLM_F_DUMP)
-                .await
-            {
+            match self.transact(what, message.clone(), NLM_F_REQUEST | NLM_F_DUMP).await {
                 Err(Error::DumpInterrupted) if attempt < DUMP_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
@@ -108,10 +99,7 @@ impl Netlink {
         let mut interrupted = false;
         let mut lost = 0;
         loop {
-            self.socket
-                .receive(&mut self.buffer)
-                .await
-                .map_err(Error::Socket)?;
+            self.socket.receive(&mut self.buffer).await.map_err(Error::Socket)?;
             for message in wire::messages(&self.buffer) {
                 let Ok((header, payload)) = message else {
                     lost += 1;
@@ -137,11 +125,7 @@ impl Netlink {
                     (0, true) => Err(Error::DumpInterrupted),
                     (errno, _) => {
                         let source = io::Error::from_raw_os_error(errno);
-                        Err(Error::Refused {
-                            what,
-                            source,
-                            detail,
-                        })
+                        Err(Error::Refused { what, source, detail })
                     }
                 };
             }
@@ -171,18 +155,10 @@ impl Events {
     pub(crate) fn open(groups: &[u32], receive_buffer: usize) -> Result<Self, Error> {
         let mut socket = Socket(TokioSocket::new(NETLINK_ROUTE).map_err(Error::Socket)?);
         raw::set_receive_buffer(&socket.0, receive_buffer).map_err(Error::Socket)?;
-        let mask = groups
-            .iter()
-            .fold(0, |mask, group| mask | 1u32 << (group - 1));
+        let mask = groups.iter().fold(0, |mask, group| mask | 1u32 << (group - 1));
         let inner = socket.0.socket_mut();
-        inner
-            .bind(&SocketAddr::new(0, mask))
-            .map_err(Error::Socket)?;
-        Ok(Self {
-            socket,
-            buffer: Vec::with_capacity(BUFFER),
-            malformed: 0,
-        })
+        inner.bind(&SocketAddr::new(0, mask)).map_err(Error::Socket)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(BUFFER), malformed: 0 })
     }
 
     /// The next events, with whatever else is already there (to a limit, so that a flood cannot
@@ -232,9 +208,7 @@ impl std::fmt::Debug for Socket {
 impl Socket {
     async fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let kernel = SocketAddr::new(0, 0);
-        poll_fn(|cx| self.0.poll_send_to(cx, bytes, &kernel))
-            .await
-            .map(|_| ())
+        poll_fn(|cx| self.0.poll_send_to(cx, bytes, &kernel)).await.map(|_| ())
     }
 
     /// The next datagram from the kernel replaces what `buffer` holds.

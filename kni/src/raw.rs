@@ -29,12 +29,7 @@ struct EthtoolValue {
 /// Turn off transmit checksum and segmentation offload, so that what the kernel sends through the
 /// interface is complete. A device that has no such offload is fine.
 pub(crate) fn disable_offloads(name: &str) -> io::Result<()> {
-    let socket = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     for cmd in [ETHTOOL_STSO, ETHTOOL_STXCSUM] {
         let mut value = EthtoolValue { cmd, data: 0 };
         // SAFETY: `ifreq` is plain data for which all zeroes is a valid value.

@@ -173,11 +173,7 @@ pub(crate) fn messages(
                 sequence: u32_at(bytes, 8)?,
             };
             let payload = bytes.get(HEADER..length)?;
-            Some((
-                header,
-                payload,
-                bytes.get(align(length)..).unwrap_or_default(),
-            ))
+            Some((header, payload, bytes.get(align(length)..).unwrap_or_default()))
         };
         let Some((header, payload, after)) = one() else {
             return Some(Err(Malformed));
@@ -205,11 +201,7 @@ pub(crate) fn outcome(header: Header, payload: &[u8]) -> Result<(i32, String), M
     const NLM_F_ACK_TLVS: u16 = 0x200;
     const NLMSGERR_ATTR_MSG: u16 = 1;
     // An empty NLMSG_DONE is a success.
-    let code = if payload.is_empty() {
-        0
-    } else {
-        u32_at(payload, 0).ok_or(Malformed)? as i32
-    };
+    let code = if payload.is_empty() { 0 } else { u32_at(payload, 0).ok_or(Malformed)? as i32 };
     let mut words = String::new();
     if header.kind == NLMSG_ERROR && header.flags & NLM_F_ACK_TLVS != 0 {
         // With NETLINK_CAP_ACK only the 16 byte header of the request comes back before the TLVs.
@@ -306,29 +298,12 @@ fn neighbour(gone: bool, payload: &[u8], malformed: &mut u64) -> Result<Message,
         }
     }
     let address = address.ok_or(Malformed)?;
-    Ok(Message::Neighbour(NeighbourInfo {
-        gone,
-        ifindex,
-        address,
-        mac,
-        state,
-    }))
+    Ok(Message::Neighbour(NeighbourInfo { gone, ifindex, address, mac, state }))
 }
 
 fn route(gone: bool, payload: &[u8], malformed: &mut u64) -> Result<Message, Malformed> {
     const HEADER: usize = 12;
-    let &[
-        family,
-        length,
-        source_length,
-        tos,
-        table,
-        protocol,
-        scope,
-        kind,
-        ..,
-    ] = payload
-    else {
+    let &[family, length, source_length, tos, table, protocol, scope, kind, ..] = payload else {
         return Err(Malformed);
     };
     let flags = u32_at(payload, 8).ok_or(Malformed)?;
@@ -340,12 +315,7 @@ fn route(gone: bool, payload: &[u8], malformed: &mut u64) -> Result<Message, Mal
     let mut destination = any;
     let mut table = u32::from(table);
     let mut metric = 0;
-    let mut single = RawNextHop {
-        via: None,
-        ifindex: 0,
-        weight: 1,
-        flags: flags & 0xff,
-    };
+    let mut single = RawNextHop { via: None, ifindex: 0, weight: 1, flags: flags & 0xff };
     let mut next_hops = Vec::new();
     let mut encap = false;
     let mut next_hop_id = None;
@@ -435,11 +405,7 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malform
         let bytes = std::mem::take(&mut rest);
         let one = || {
             let length = usize::from(u16_at(bytes, 0)?);
-            Some((
-                u16_at(bytes, 2)? & NLA_TYPE_MASK,
-                bytes.get(4..length)?,
-                length,
-            ))
+            Some((u16_at(bytes, 2)? & NLA_TYPE_MASK, bytes.get(4..length)?, length))
         };
         let Some((kind, value, length)) = one() else {
             return Some(Err(Malformed));
@@ -466,10 +432,7 @@ fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
 
 /// A C string; what is not UTF-8 is replaced, which no name we look for contains.
 fn text(value: &[u8]) -> String {
-    let end = value
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(value.len());
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 

@@ -9,3 +9,4 @@ pub mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod view;

@@ -5,7 +5,6 @@
 //! between two settlements costs one rebuild. Withdrawals go out before tables are built.
 
 use super::announce::{self, Decision, Drain};
-use super::kernel::KernelView;
 use super::state::{Event, State};
 use crate::config::model::Config;
 use crate::forward::tables::{BackendId, PortId, PortSpec, TablesSpec};
@@ -52,6 +51,8 @@ pub struct Owner {
     neighbours: BTreeSet<(PortId, IpAddr)>,
     drains: BTreeMap<DrainScope, DrainState>,
     drain_wait: Duration,
+    /// Something happened since the last settlement.
+    dirty: bool,
 }
 
 impl Owner {
@@ -65,6 +66,7 @@ impl Owner {
             neighbours: BTreeSet::new(),
             drains: BTreeMap::new(),
             drain_wait,
+            dirty: true,
         }
     }
 
@@ -84,13 +86,11 @@ impl Owner {
     pub fn handle(&mut self, event: Event) {
         if let Event::Config(config) = &event {
             self.drain_wait = drain_wait(config);
+            let known = |name: &String| config.services.iter().any(|s| s.name == *name);
+            self.drains.retain(|scope, _| !matches!(scope, DrainScope::Service(n) if !known(n)));
         }
         self.state.apply(event);
-    }
-
-    /// The kernel's view, if it differs from the one in force.
-    pub fn handle_kernel(&mut self, view: KernelView) {
-        self.state.apply(Event::Kernel(view));
+        self.dirty = true;
     }
 
     /// Start draining. `false`: it drains already.
@@ -141,11 +141,14 @@ impl Owner {
 
     /// Forget what has left the configuration and has no flows.
     pub fn reap(&mut self, active: impl Fn(BackendId) -> u64) {
-        self.state.reap(active);
+        self.dirty |= self.state.reap(active);
     }
 
     /// Hand out what follows from everything handled since the last time.
     pub fn settle(&mut self, outputs: &mut impl Outputs) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
         // Numbering the new tables comes first, since a service is announced only from their epoch
         // on; building and publishing them comes last, since a withdrawal waits for nothing.
         let next = self.state.next_tables(&self.spec);
@@ -182,6 +185,7 @@ impl Owner {
 
     fn note_drain(&mut self, scope: &DrainScope, drain: Drain) {
         tracing::info!(?scope, ?drain, "drain");
+        self.dirty = true;
         self.state.apply(match scope.clone() {
             DrainScope::Node => Event::DrainNode(drain),
             DrainScope::Service(name) => Event::DrainService { name, drain },

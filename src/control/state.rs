@@ -100,13 +100,13 @@ pub struct WorkerView {
 #[derive(Debug)]
 pub struct State {
     pub(super) config: Arc<Config>,
-    pub(super) ports: Vec<PortSpec>,
+    pub(crate) ports: Vec<PortSpec>,
     pub(super) kernel: KernelView,
-    pub(super) services: BTreeMap<ServiceKey, ServiceState>,
+    pub(crate) services: BTreeMap<ServiceKey, ServiceState>,
     pub(super) health: HashMap<Target, Health>,
     /// What should be probed now.
     targets: HashSet<Target>,
-    pub(super) workers: Vec<WorkerView>,
+    pub(crate) workers: Vec<WorkerView>,
     pub(super) drain: Drain,
     pub(super) drained_services: BTreeMap<String, Drain>,
     pub(super) drained_backends: BTreeSet<SocketAddr>,
@@ -145,6 +145,16 @@ impl State {
         };
         state.apply(Event::Config(config));
         state
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Epoch of the tables published last.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Take note of what happened. What follows is asked for separately, so that a batch of events
@@ -365,7 +375,7 @@ impl State {
                 continue;
             };
             let target = config.check.as_ref().map(|check| Target {
-                address: SocketAddr::new(address.ip(), check.port.unwrap_or(address.port())),
+                address,
                 check: check.clone(),
                 source: None,
             });

@@ -7,6 +7,7 @@ use super::fib::{Adjacency, Fib, Hop, Source};
 use super::hash::Seed;
 use super::schedule::{Schedule, takes_new_flows};
 use super::tables::{
+    Mac,
     BackendId, BackendSpec, LipId, NextHopId, PortId, Protocol, ServiceId, ServiceSpec, TablesSpec,
     Timeouts,
 };
@@ -57,11 +58,7 @@ impl Address {
 
     pub fn ip(self, v6: bool) -> IpAddr {
         let [.., a, b, c, d] = self.0;
-        if v6 {
-            IpAddr::V6(Ipv6Addr::from(self.0))
-        } else {
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        }
+        if v6 { IpAddr::V6(Ipv6Addr::from(self.0)) } else { IpAddr::V4(Ipv4Addr::new(a, b, c, d)) }
     }
 }
 
@@ -113,7 +110,6 @@ impl From<Timeouts> for TimeoutTicks {
 #[derive(Debug)]
 struct ServiceCold {
     timeouts: TimeoutTicks,
-    protocol: Protocol,
     schedule: Schedule,
 }
 
@@ -132,6 +128,7 @@ pub(super) enum Local {
 pub struct Tables {
     epoch: u64,
     routing: u32,
+    some_vip: Option<IpAddr>,
     services: Vec<ServiceSlot>,
     services_cold: Vec<Option<ServiceCold>>,
     backends: Vec<BackendSlot>,
@@ -151,6 +148,7 @@ impl Tables {
         let mut tables = Tables {
             epoch: spec.epoch,
             routing: spec.epoch as u32,
+            some_vip: spec.services.iter().find(|s| !s.removed).map(|s| s.vip),
             services: Vec::new(),
             services_cold: Vec::new(),
             backends: Vec::new(),
@@ -175,6 +173,17 @@ impl Tables {
     /// Of the spec these were built from.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// A VIP in service, if there is one: the worker's synthetic packet is sent to it.
+    pub fn some_vip(&self) -> Option<IpAddr> {
+        self.some_vip
+    }
+
+    /// The port's own address.
+    pub fn mac(&self, port: PortId) -> Option<Mac> {
+        let [a, b, c, d, e, f, ..] = self.port_mac(port)?.to_le_bytes();
+        Some(Mac([a, b, c, d, e, f]))
     }
 
     /// Changes whenever routes, next hops, neighbours or ports do.
@@ -242,12 +251,7 @@ impl Tables {
 
     /// Of the service, or the defaults if its slot is empty.
     pub(super) fn timeouts(&self, id: ServiceId) -> TimeoutTicks {
-        self.cold(id)
-            .map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
-    }
-
-    pub(super) fn protocol(&self, id: ServiceId) -> Option<Protocol> {
-        Some(self.cold(id)?.protocol)
+        self.cold(id).map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
     }
 
     /// Local addresses of a family, in order of slot.
@@ -272,8 +276,9 @@ impl Tables {
             if port.id.0 >= MAX_PORTS {
                 return Err(BuildError::SlotTooLarge("port", port.id.0.into()));
             }
-            let [a, b, c, d, e, f] = port.mac.0;
-            let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+            let mut mac = [0; 8];
+            mac[..6].copy_from_slice(&port.mac.0);
+            let mac = u64::from_le_bytes(mac);
             let slot = slot(&mut self.port_macs, usize::from(port.id.0));
             if slot.replace(mac).is_some() {
                 return Err(BuildError::Duplicate("port", port.id.0.into()));
@@ -298,15 +303,8 @@ impl Tables {
             self.add_backend(spec, backend, seen)?;
         }
         let schedule = Schedule::build(spec, previous.and_then(|tables| tables.schedule(spec.id)));
-        let cold = ServiceCold {
-            timeouts: spec.timeouts.into(),
-            protocol: spec.protocol,
-            schedule,
-        };
-        if slot(&mut self.services_cold, service as usize)
-            .replace(cold)
-            .is_some()
-        {
+        let cold = ServiceCold { timeouts: spec.timeouts.into(), schedule };
+        if slot(&mut self.services_cold, service as usize).replace(cold).is_some() {
             return Err(BuildError::Duplicate("service", service));
         }
         let port = u16::from_ne_bytes(spec.port.to_be_bytes());
@@ -340,10 +338,7 @@ impl Tables {
             return Err(BuildError::Duplicate("backend", spec.id.0));
         }
         if spec.address.is_ipv6() != service.vip.is_ipv6() {
-            return Err(BuildError::MixedFamilies {
-                service: service.id.0,
-                backend: spec.id.0,
-            });
+            return Err(BuildError::MixedFamilies { service: service.id.0, backend: spec.id.0 });
         }
         *slot(&mut self.backends, spec.id.0 as usize) = BackendSlot {
             address: Address::of(spec.address),
@@ -363,12 +358,8 @@ impl Tables {
             if slot.present {
                 return Err(BuildError::Duplicate("local address", lip.id.0.into()));
             }
-            *slot = LipSlot {
-                address,
-                present: true,
-            };
-            self.locals
-                .insert(address, u32::from(v6), Local::Lip(lip.id));
+            *slot = LipSlot { address, present: true };
+            self.locals.insert(address, u32::from(v6), Local::Lip(lip.id));
             if v6 {
                 self.lips_v6.push(lip.id);
             } else {
@@ -468,10 +459,7 @@ struct Map<V> {
 impl<V: Copy> Map<V> {
     fn with_capacity(keys: usize) -> Self {
         let size = (2 * keys).next_power_of_two().max(8);
-        Self {
-            entries: vec![None; size],
-            mask: size - 1,
-        }
+        Self { entries: vec![None; size], mask: size - 1 }
     }
 
     fn get(&self, address: Address, tail: u32) -> Option<V> {

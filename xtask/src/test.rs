@@ -36,17 +36,7 @@ const GROUPS: &[Group] = &[
         root: false,
         run: |_| {
             cargo::component("clippy", "clippy")?;
-            cargo::run(
-                [
-                    "clippy",
-                    "--workspace",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-                NONE,
-            )
+            cargo::run(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], NONE)
         },
     },
     Group {
@@ -81,10 +71,7 @@ const GROUPS: &[Group] = &[
         about: "control interfaces and the netlink mirror",
         root: true,
         run: |targets| {
-            cargo::run(
-                ["test", "--package", "kni", "--", "--include-ignored"],
-                NONE,
-            )?;
+            cargo::run(["test", "--package", "kni", "--", "--include-ignored"], NONE)?;
             targets.run_if_any("kni", &[])
         },
     },
@@ -145,9 +132,7 @@ pub fn run(names: &[String]) -> Result<()> {
             bail!("no group {name}; there are {}", all.join(", "));
         }
     }
-    let chosen = GROUPS
-        .iter()
-        .filter(|g| names.is_empty() || names.iter().any(|n| n == g.name));
+    let chosen = GROUPS.iter().filter(|g| names.is_empty() || names.iter().any(|n| n == g.name));
     let chosen: Vec<&Group> = chosen.collect();
     if chosen.iter().any(|g| g.root) {
         setup::require_root("this test")?;
@@ -173,11 +158,7 @@ pub fn run(names: &[String]) -> Result<()> {
     for line in &lines {
         println!("{line}");
     }
-    println!(
-        "{} passed, {} failed",
-        chosen.len() - failed.len(),
-        failed.len()
-    );
+    println!("{} passed, {} failed", chosen.len() - failed.len(), failed.len());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -225,10 +206,7 @@ fn unit(targets: &Targets) -> Result<()> {
 
 fn lab(targets: &Targets) -> Result<()> {
     let binaries = cargo::build_node()?;
-    let dir = binaries
-        .dunlind
-        .parent()
-        .context("a path without a directory")?;
+    let dir = binaries.dunlind.parent().context("a path without a directory")?;
     let mut command = cargo::command();
     command.args(["test", "--package", "lab", "--lib"]);
     command.args(["--", "--include-ignored"]);

@@ -32,15 +32,15 @@ pub struct Configurator {
 impl Configurator {
     /// In the network namespace of this thread. Must be called in a tokio runtime.
     pub fn open() -> Result<Self, Error> {
-        Ok(Self {
-            netlink: Netlink::open()?,
-            ours: BTreeMap::new(),
-        })
+        Ok(Self { netlink: Netlink::open()?, ours: BTreeMap::new() })
     }
 
     /// Wait (at most 5 s) for the interface that DPDK makes, then give it its MAC, MTU, settings
     /// and addresses, and set it up. Returns its index. Call it again with other values to change
-    /// them: unchanged ones are not touched.
+    /// them: unchanged ones are not touched. The addresses can be bound at once; the kernel's own
+    /// link-local address follows a moment later.
+    ///
+    /// The device should be started: starting it sets the interface up, stopping it sets it down.
     ///
     /// Addresses are reconciled by difference. Removed is only what an earlier call had set:
     /// addresses that someone else manages, and link-local ones, stay.
@@ -69,11 +69,12 @@ impl Configurator {
     }
 
     /// Tell the kernel whether the port has a link, so that its own sockets and routes, and whoever
-    /// watches the interface, see it. A TAP has carrier as long as the process runs.
+    /// watches the interface, see it. A TAP otherwise has carrier as long as the process runs.
+    ///
+    /// The DPDK device must be started: a TAP without queues refuses (EPERM).
     pub async fn set_carrier(&mut self, ifindex: u32, carrier: bool) -> Result<(), Error> {
         let attributes = vec![LinkAttribute::Carrier(u8::from(carrier))];
-        self.change_link("set the carrier", ifindex, None, attributes)
-            .await
+        self.change_link("set the carrier", ifindex, None, attributes).await
     }
 
     async fn wait_for(&mut self, name: &str, wait: Duration) -> Result<LinkInfo, Error> {
@@ -88,10 +89,7 @@ impl Configurator {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(Error::Socket(error)),
                 Err(_) => {
-                    return Err(Error::NoInterface {
-                        name: name.to_owned(),
-                        waited: wait,
-                    });
+                    return Err(Error::NoInterface { name: name.to_owned(), waited: wait });
                 }
             }
         }
@@ -99,14 +97,8 @@ impl Configurator {
 
     async fn find(&mut self, name: &str) -> Result<Option<LinkInfo>, Error> {
         let mut message = LinkMessage::default();
-        message
-            .attributes
-            .push(LinkAttribute::IfName(name.to_owned()));
-        match self
-            .netlink
-            .request("find an interface", Request::GetLink(message), 0)
-            .await
-        {
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.netlink.request("find an interface", Request::GetLink(message), 0).await {
             Ok(answer) => Ok(answer.into_iter().find_map(|message| match message {
                 Message::Link(link) if link.name == name => Some(link),
                 _ => None,
@@ -122,22 +114,18 @@ impl Configurator {
         if link.mac != Some(mac) {
             // The IPv6 link-local address is made of the MAC when the interface comes up.
             if up {
-                self.change_link("set an interface down", index, Some(false), vec![])
-                    .await?;
+                self.change_link("set an interface down", index, Some(false), vec![]).await?;
                 up = false;
             }
             let attributes = vec![LinkAttribute::Address(mac.to_vec())];
-            self.change_link("set the MAC address", index, None, attributes)
-                .await?;
+            self.change_link("set the MAC address", index, None, attributes).await?;
         }
         if link.mtu != u32::from(mtu) {
             let attributes = vec![LinkAttribute::Mtu(u32::from(mtu))];
-            self.change_link("set the MTU", index, None, attributes)
-                .await?;
+            self.change_link("set the MTU", index, None, attributes).await?;
         }
         if !up {
-            self.change_link("set an interface up", index, Some(true), vec![])
-                .await?;
+            self.change_link("set an interface up", index, Some(true), vec![]).await?;
         }
         Ok(())
     }
@@ -154,16 +142,9 @@ impl Configurator {
         message.attributes = attributes;
         if let Some(up) = up {
             message.header.change_mask = LinkFlags::Up;
-            message.header.flags = if up {
-                LinkFlags::Up
-            } else {
-                LinkFlags::empty()
-            };
+            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         }
-        self.netlink
-            .request(what, Request::SetLink(message), 0)
-            .await
-            .map(|_| ())
+        self.netlink.request(what, Request::SetLink(message), 0).await.map(|_| ())
     }
 
     async fn reconcile(
@@ -174,45 +155,44 @@ impl Configurator {
     ) -> Result<(), Error> {
         let wanted: BTreeSet<IpNet> = addresses.iter().copied().collect();
         let present = self.addresses(ifindex).await?;
-        let mut ours = match self.ours.remove(name) {
-            Some((index, ours)) if index == ifindex => ours,
-            _ => BTreeSet::new(),
-        };
-        let Difference { add, remove } = difference(&wanted, &present, &ours);
-        // New ones first, so that the interface is never without an address.
+        // Kept up to date at every step: the caller may give up on us at any of them.
+        let (index, ours) = self.ours.entry(name.to_owned()).or_default();
+        if *index != ifindex {
+            *index = ifindex;
+            ours.clear();
+        }
         let mut missing = Vec::new();
-        for address in add {
-            let request = Request::NewAddress(address_message(ifindex, address));
-            let flags = NLM_F_CREATE | NLM_F_EXCL;
-            match self.netlink.request("add an address", request, flags).await {
-                Ok(_) => {
-                    info!(interface = name, %address, "address added");
-                    ours.insert(address);
+        for change in changes(&wanted, &present, ours) {
+            match change {
+                Change::Add(address) => {
+                    let request = Request::NewAddress(address_message(ifindex, address));
+                    let flags = NLM_F_CREATE | NLM_F_EXCL;
+                    match self.netlink.request("add an address", request, flags).await {
+                        Ok(_) => {
+                            info!(interface = name, %address, "address added");
+                            ours.insert(address);
+                        }
+                        Err(error) => missing.push(format!("{address} ({error})")),
+                    }
                 }
-                Err(error) if error.errno() == Some(libc::EEXIST) => {}
-                Err(error) => missing.push(format!("{address} ({error})")),
+                Change::Remove(address) => {
+                    let request = Request::DelAddress(address_message(ifindex, address));
+                    match self.netlink.request("remove an address", request, 0).await {
+                        Err(error) if error.errno() != Some(libc::EADDRNOTAVAIL) => {
+                            warn!(interface = name, %address, %error, "address not removed");
+                        }
+                        _ => {
+                            info!(interface = name, %address, "address removed");
+                            ours.remove(&address);
+                        }
+                    }
+                }
             }
         }
-        for address in remove {
-            let request = Request::DelAddress(address_message(ifindex, address));
-            match self.netlink.request("remove an address", request, 0).await {
-                Err(error) if error.errno() != Some(libc::EADDRNOTAVAIL) => {
-                    warn!(interface = name, %address, %error, "address not removed");
-                }
-                _ => {
-                    info!(interface = name, %address, "address removed");
-                    ours.remove(&address);
-                }
-            }
-        }
-        self.ours.insert(name.to_owned(), (ifindex, ours));
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::Addresses {
-            name: name.to_owned(),
-            missing: missing.join(", "),
-        })
+        Err(Error::Addresses { name: name.to_owned(), missing: missing.join(", ") })
     }
 
     async fn addresses(&mut self, ifindex: u32) -> Result<BTreeSet<IpNet>, Error> {
@@ -228,30 +208,33 @@ impl Configurator {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Difference {
-    add: Vec<IpNet>,
-    remove: Vec<IpNet>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Add(IpNet),
+    Remove(IpNet),
 }
 
 /// What to change so that all of `wanted` are there, and none of `ours` that are not wanted.
-fn difference(
+///
+/// New ones first, so that the interface is never without an address; but the kernel refuses an
+/// IPv6 address that it has with another prefix length, so such a one makes place before.
+fn changes(
     wanted: &BTreeSet<IpNet>,
     present: &BTreeSet<IpNet>,
     ours: &BTreeSet<IpNet>,
-) -> Difference {
+) -> Vec<Change> {
     let link_local = |net: &IpNet| match net {
         IpNet::V6(net) => net.addr().is_unicast_link_local(),
         IpNet::V4(_) => false,
     };
-    Difference {
-        add: wanted.difference(present).copied().collect(),
-        remove: ours
-            .difference(wanted)
-            .filter(|net| present.contains(net) && !link_local(net))
-            .copied()
-            .collect(),
-    }
+    let add: Vec<IpNet> = wanted.difference(present).copied().collect();
+    let (before, after): (Vec<IpNet>, Vec<IpNet>) = ours
+        .difference(wanted)
+        .filter(|net| present.contains(net) && !link_local(net))
+        .partition(|net| add.iter().any(|other| other.addr() == net.addr()));
+    let before = before.into_iter().map(Change::Remove);
+    let after = after.into_iter().map(Change::Remove);
+    before.chain(add.into_iter().map(Change::Add)).chain(after).collect()
 }
 
 fn address_message(ifindex: u32, net: IpNet) -> AddressMessage {
@@ -265,10 +248,8 @@ fn address_message(ifindex: u32, net: IpNet) -> AddressMessage {
             message.header.flags = AddressHeaderFlags::Nodad;
         }
     }
-    message.attributes = vec![
-        AddressAttribute::Local(net.addr()),
-        AddressAttribute::Address(net.addr()),
-    ];
+    message.attributes =
+        vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
     message
 }
 

@@ -81,40 +81,24 @@ pub fn plan(spec: &Spec) -> Result<Plan, Error> {
 fn plan_with(spec: &Spec, vhost_net: &Path, tun: &Path) -> Result<Plan, Error> {
     validate(spec)?;
     // Both kinds end in a TAP interface.
-    probe(tun).map_err(|source| Error::Device {
-        path: tun.to_owned(),
-        source,
-    })?;
+    probe(tun).map_err(|source| Error::Device { path: tun.to_owned(), source })?;
     let (kind, why) = match spec.requested {
         Requested::Tap => (Kind::Tap, "configured".to_owned()),
         Requested::VhostNet => {
-            probe(vhost_net).map_err(|source| Error::Device {
-                path: vhost_net.to_owned(),
-                source,
-            })?;
+            probe(vhost_net)
+                .map_err(|source| Error::Device { path: vhost_net.to_owned(), source })?;
             (Kind::VhostNet, "configured".to_owned())
         }
         Requested::Auto => match probe(vhost_net) {
             Ok(()) => (Kind::VhostNet, format!("{} opens", vhost_net.display())),
-            Err(error) => (
-                Kind::Tap,
-                format!("{} does not open: {error}", vhost_net.display()),
-            ),
+            Err(error) => (Kind::Tap, format!("{} does not open: {error}", vhost_net.display())),
         },
     };
-    Ok(Plan {
-        kind,
-        why,
-        vdev: vdev(kind, spec),
-    })
+    Ok(Plan { kind, why, vdev: vdev(kind, spec) })
 }
 
 fn probe(device: &Path) -> io::Result<()> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(device)
-        .map(|_| ())
+    OpenOptions::new().read(true).write(true).open(device).map(|_| ())
 }
 
 fn vdev(kind: Kind, spec: &Spec) -> String {
@@ -140,11 +124,7 @@ fn validate_name(name: &str) -> Result<(), Error> {
     let right = (1..=15).contains(&name.len())
         && name.bytes().all(good)
         && ![".", "..", "all", "default"].contains(&name);
-    if right {
-        Ok(())
-    } else {
-        Err(Error::InvalidName(name.to_owned()))
-    }
+    if right { Ok(()) } else { Err(Error::InvalidName(name.to_owned())) }
 }
 
 fn validate_mac(mac: [u8; 6]) -> Result<(), Error> {
@@ -156,11 +136,7 @@ fn validate_mac(mac: [u8; 6]) -> Result<(), Error> {
 }
 
 fn validate_mtu(mtu: u16) -> Result<(), Error> {
-    if mtu < LEAST_MTU {
-        Err(Error::InvalidMtu(mtu))
-    } else {
-        Ok(())
-    }
+    if mtu < LEAST_MTU { Err(Error::InvalidMtu(mtu)) } else { Ok(()) }
 }
 
 struct MacText([u8; 6]);

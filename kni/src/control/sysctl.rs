@@ -44,9 +44,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
 pub(super) fn write(interface: &str) -> Result<Vec<String>, Error> {
     let mut missing = Vec::new();
     for (family, name, value) in SETTINGS {
-        let path: PathBuf = ["/proc/sys/net", family, "conf", interface, name]
-            .iter()
-            .collect();
+        let path: PathBuf = ["/proc/sys/net", family, "conf", interface, name].iter().collect();
         match std::fs::write(&path, value) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -55,11 +53,7 @@ pub(super) fn write(interface: &str) -> Result<Vec<String>, Error> {
             // Read-only (a container): fine if it already says so.
             Err(_) if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == *value) => {}
             Err(source) => {
-                return Err(Error::Sysctl {
-                    path,
-                    value,
-                    source,
-                });
+                return Err(Error::Sysctl { path, value, source });
             }
         }
     }

@@ -22,38 +22,13 @@ fn the_kind_is_what_is_asked_for_or_else_what_there_is() {
         expected: Option<Kind>,
     }
     let cases = [
-        Case {
-            requested: Requested::Auto,
-            vhost_net: OPENS,
-            expected: Some(Kind::VhostNet),
-        },
-        Case {
-            requested: Requested::Auto,
-            vhost_net: MISSING,
-            expected: Some(Kind::Tap),
-        },
-        Case {
-            requested: Requested::VhostNet,
-            vhost_net: OPENS,
-            expected: Some(Kind::VhostNet),
-        },
-        Case {
-            requested: Requested::VhostNet,
-            vhost_net: MISSING,
-            expected: None,
-        },
-        Case {
-            requested: Requested::Tap,
-            vhost_net: OPENS,
-            expected: Some(Kind::Tap),
-        },
+        Case { requested: Requested::Auto, vhost_net: OPENS, expected: Some(Kind::VhostNet) },
+        Case { requested: Requested::Auto, vhost_net: MISSING, expected: Some(Kind::Tap) },
+        Case { requested: Requested::VhostNet, vhost_net: OPENS, expected: Some(Kind::VhostNet) },
+        Case { requested: Requested::VhostNet, vhost_net: MISSING, expected: None },
+        Case { requested: Requested::Tap, vhost_net: OPENS, expected: Some(Kind::Tap) },
     ];
-    for Case {
-        requested,
-        vhost_net,
-        expected,
-    } in cases
-    {
+    for Case { requested, vhost_net, expected } in cases {
         let planned = plan_with(&spec(requested), Path::new(vhost_net), Path::new(OPENS));
         let kind = planned.as_ref().ok().map(|plan| plan.kind);
         assert_eq!(kind, expected, "{requested:?} with {vhost_net}");
@@ -67,20 +42,14 @@ fn the_kind_is_what_is_asked_for_or_else_what_there_is() {
 fn falling_back_says_why() {
     let plan = plan_with(&spec(Requested::Auto), Path::new(MISSING), Path::new(OPENS));
     let why = plan.expect("falls back").why;
-    assert!(
-        why.starts_with(MISSING) && why.contains("No such file"),
-        "{why}"
-    );
+    assert!(why.starts_with(MISSING) && why.contains("No such file"), "{why}");
 }
 
 #[test]
 fn no_kind_works_without_tun() {
     for requested in [Requested::Auto, Requested::VhostNet, Requested::Tap] {
         let error = plan_with(&spec(requested), Path::new(OPENS), Path::new(MISSING));
-        assert!(
-            matches!(error, Err(Error::Device { .. })),
-            "{requested:?}: {error:?}"
-        );
+        assert!(matches!(error, Err(Error::Device { .. })), "{requested:?}: {error:?}");
     }
 }
 
@@ -119,10 +88,7 @@ fn names_that_the_kernel_dpdk_or_sysctl_would_misread_are_refused() {
         "pört",
     ];
     for bad in bad {
-        assert!(
-            matches!(validate_name(bad), Err(Error::InvalidName(_))),
-            "{bad}"
-        );
+        assert!(matches!(validate_name(bad), Err(Error::InvalidName(_))), "{bad}");
     }
 }
 

@@ -47,9 +47,7 @@ impl RouteSource {
     }
 
     fn of_protocol(protocol: u8) -> Option<Self> {
-        [Self::Static, Self::Learned]
-            .into_iter()
-            .find(|source| source.protocol() == protocol)
+        [Self::Static, Self::Learned].into_iter().find(|source| source.protocol() == protocol)
     }
 }
 
@@ -121,21 +119,14 @@ pub(crate) fn plan(
         if right && wanted.contains_key(&key) {
             present.entry(key).or_default().extend(&route.next_hops);
         } else {
-            operations.push(Operation::Delete {
-                key,
-                metric: route.metric,
-            });
+            operations.push(Operation::Delete { key, metric: route.metric });
         }
     }
     operations.dedup();
     for (key, next_hops) in wanted {
         let found = present.get(&key);
         if found.is_none_or(|found| !same(&next_hops, found)) {
-            operations.push(Operation::Put {
-                key,
-                next_hops,
-                replace: found.is_some(),
-            });
+            operations.push(Operation::Put { key, next_hops, replace: found.is_some() });
         }
     }
     operations
@@ -146,24 +137,14 @@ fn possible(next_hops: &[InstalledNextHop], links: &BTreeMap<u32, Link>) -> Vec<
     let mut possible: Vec<_> = next_hops
         .iter()
         .filter(|hop| hop.via.is_some() || hop.ifindex.is_some())
-        .filter(|hop| {
-            hop.ifindex
-                .and_then(|index| links.get(&index))
-                .is_none_or(|link| link.up)
-        })
-        .map(|hop| InstalledNextHop {
-            weight: hop.weight.clamp(1, 256),
-            ..*hop
-        })
+        .filter(|hop| hop.ifindex.and_then(|index| links.get(&index)).is_none_or(|link| link.up))
+        .map(|hop| InstalledNextHop { weight: hop.weight.clamp(1, 256), ..*hop })
         .collect();
     possible.sort_unstable();
     possible.dedup_by_key(|hop| (hop.via, hop.ifindex));
     // The same gateway with and without an interface: the kernel would find the same for both.
-    let explicit: BTreeSet<Option<IpAddr>> = possible
-        .iter()
-        .filter(|hop| hop.ifindex.is_some())
-        .map(|hop| hop.via)
-        .collect();
+    let explicit: BTreeSet<Option<IpAddr>> =
+        possible.iter().filter(|hop| hop.ifindex.is_some()).map(|hop| hop.via).collect();
     possible.retain(|hop| hop.ifindex.is_some() || !explicit.contains(&hop.via));
     // The weight of a single next hop has no meaning, and the kernel does not keep it.
     if let [only] = possible.as_mut_slice() {
@@ -198,9 +179,7 @@ pub(crate) fn message(operation: &Operation) -> RouteMessage {
         protocol: RouteProtocol::Other(source.protocol()),
         ..RouteHeader::default()
     };
-    let mut attributes = vec![RouteAttribute::Destination(RouteAddress::from(
-        prefix.addr(),
-    ))];
+    let mut attributes = vec![RouteAttribute::Destination(RouteAddress::from(prefix.addr()))];
     match operation {
         Operation::Delete { metric, .. } => {
             // Of any scope and type.
@@ -277,20 +256,12 @@ impl Attempts {
     /// Note an attempt. Returns whether it failed for the first time, thus is worth a log line.
     pub(crate) fn note(&mut self, operation: &Operation, failed: bool, now: Instant) -> bool {
         let next_hops = operation.next_hops().to_vec();
-        let delay = if failed {
-            Self::AFTER_FAILURE
-        } else {
-            Self::AFTER_SUCCESS
-        };
+        let delay = if failed { Self::AFTER_FAILURE } else { Self::AFTER_SUCCESS };
         let repeated = self
             .tried
             .get(&operation.key())
             .is_some_and(|last| last.failed && last.next_hops == next_hops);
-        let attempt = Attempt {
-            next_hops,
-            until: now + delay,
-            failed,
-        };
+        let attempt = Attempt { next_hops, until: now + delay, failed };
         self.tried.insert(operation.key(), attempt);
         failed && !repeated
     }
@@ -301,8 +272,7 @@ impl Attempts {
             return;
         }
         let pending: BTreeSet<Key> = operations.iter().map(Operation::key).collect();
-        self.tried
-            .retain(|key, attempt| attempt.until > now || pending.contains(key));
+        self.tried.retain(|key, attempt| attempt.until > now || pending.contains(key));
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! One task owns all of it. It subscribes first and dumps then, so nothing falls in between. When
 //! the kernel drops events (overrun) or one cannot be decoded, it dumps again. Routes are always
-//! dumped, never patched from events; [`view`] says why.
+//! dumped, never patched from events; src/mirror/view.rs says why.
 
 mod install;
 mod neighbours;
@@ -192,22 +192,11 @@ impl Mirror {
         let (routes, wanted_routes) = watch::channel(BTreeMap::new());
         let (fresh, wanted_fresh) = watch::channel(BTreeSet::new());
         let (snapshots, receiver) = watch::channel(Arc::new(Snapshot::default()));
-        let inputs = task::Inputs {
-            commands: command_queue,
-            routes: wanted_routes,
-            fresh: wanted_fresh,
-        };
+        let inputs =
+            task::Inputs { commands: command_queue, routes: wanted_routes, fresh: wanted_fresh };
         let task = task::Task::new(config, inputs, snapshots, Arc::clone(&shared))?;
         tokio::spawn(task.run());
-        Ok((
-            MirrorHandle {
-                commands,
-                routes,
-                fresh,
-                shared,
-            },
-            receiver,
-        ))
+        Ok((MirrorHandle { commands, routes, fresh, shared }, receiver))
     }
 }
 
@@ -238,11 +227,7 @@ impl MirrorHandle {
     /// Have the kernel resolve a neighbour now. Never blocks; asking often is fine, since requests
     /// are limited per neighbour and in total. The answer is the neighbour in a later snapshot.
     pub fn resolve(&self, ifindex: u32, address: IpAddr) {
-        if self
-            .commands
-            .try_send(Command::Resolve((ifindex, address)))
-            .is_err()
-        {
+        if self.commands.try_send(Command::Resolve((ifindex, address))).is_err() {
             self.shared.resolve_refused.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -275,10 +260,7 @@ impl MirrorHandle {
                 .map(|(prefix, next_hops)| ((source, prefix.trunc()), next_hops))
                 .collect();
             next.extend(
-                wanted
-                    .iter()
-                    .filter(|((s, _), _)| *s != source)
-                    .map(|(k, v)| (*k, v.clone())),
+                wanted.iter().filter(|((s, _), _)| *s != source).map(|(k, v)| (*k, v.clone())),
             );
             let changed = *wanted != next;
             *wanted = next;
@@ -289,10 +271,7 @@ impl MirrorHandle {
     /// Remove all our routes and stop. Returns when that is done.
     pub async fn shutdown(&self) -> Result<(), Error> {
         let (done, wait) = oneshot::channel();
-        self.commands
-            .send(Command::Shutdown(done))
-            .await
-            .map_err(|_| Error::Stopped)?;
+        self.commands.send(Command::Shutdown(done)).await.map_err(|_| Error::Stopped)?;
         wait.await.map_err(|_| Error::Stopped)
     }
 

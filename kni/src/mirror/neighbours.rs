@@ -22,12 +22,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(interval: Duration, capacity: usize) -> Self {
-        Self {
-            interval,
-            capacity,
-            last: HashMap::new(),
-            next_purge: None,
-        }
+        Self { interval, capacity, last: HashMap::new(), next_purge: None }
     }
 
     /// Whether to act for this neighbour now. With the table full of recent ones: no.
@@ -54,8 +49,7 @@ impl Limiter {
             return;
         }
         let interval = self.interval;
-        self.last
-            .retain(|_, last| now.saturating_duration_since(*last) < interval);
+        self.last.retain(|_, last| now.saturating_duration_since(*last) < interval);
         // At most four searches of the table per interval.
         self.next_purge = Some(now + interval / 4);
     }
@@ -94,11 +88,7 @@ pub(crate) fn wants_resolving(view: &View, key: NeighbourKey) -> bool {
 }
 
 fn can_resolve(view: &View, (ifindex, address): NeighbourKey) -> bool {
-    resolvable(address)
-        && view
-            .links
-            .get(&ifindex)
-            .is_some_and(|link| link.up && link.carrier)
+    resolvable(address) && view.links.get(&ifindex).is_some_and(|link| link.up && link.carrier)
 }
 
 /// RTM_NEWNEIGH that makes the kernel act as if it had a packet to send to the neighbour.
@@ -111,12 +101,10 @@ pub(crate) fn use_message((ifindex, address): NeighbourKey) -> NeighbourMessage 
     message.header.ifindex = ifindex;
     message.header.state = Nud::None;
     message.header.flags = NeighbourFlags::Use;
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(match address {
-            IpAddr::V4(address) => NeighbourAddress::from(address),
-            IpAddr::V6(address) => NeighbourAddress::from(address),
-        }));
+    message.attributes.push(NeighbourAttribute::Destination(match address {
+        IpAddr::V4(address) => NeighbourAddress::from(address),
+        IpAddr::V6(address) => NeighbourAddress::from(address),
+    }));
     message
 }
 

@@ -72,16 +72,8 @@ fn usable(raw: &RawRoute, links: &BTreeMap<u32, Link>) -> Option<Route> {
             raw.next_hops
                 .iter()
                 .filter(|hop| hop.flags & (RTNH_F_DEAD | RTNH_F_LINKDOWN) == 0)
-                .filter(|hop| {
-                    links
-                        .get(&hop.ifindex)
-                        .is_some_and(|link| link.up && link.carrier)
-                })
-                .map(|hop| NextHop {
-                    via: hop.via,
-                    ifindex: hop.ifindex,
-                    weight: hop.weight,
-                }),
+                .filter(|hop| links.get(&hop.ifindex).is_some_and(|link| link.up && link.carrier))
+                .map(|hop| NextHop { via: hop.via, ifindex: hop.ifindex, weight: hop.weight }),
         );
         if next_hops.is_empty() {
             if raw.next_hop_id.is_none() || !raw.next_hops.is_empty() {

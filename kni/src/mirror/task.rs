@@ -77,17 +77,15 @@ struct Due {
 }
 
 impl Due {
-    fn next(&self) -> Option<Instant> {
-        [
-            self.resync,
-            self.routes,
-            self.reconcile,
-            self.fresh,
-            self.publish,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+    /// Until the first complete dump only that dump counts: nothing else can be done before.
+    fn next(&self, synced: bool) -> Option<Instant> {
+        if !synced {
+            return self.resync;
+        }
+        [self.resync, self.routes, self.reconcile, self.fresh, self.publish]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -128,10 +126,7 @@ impl Task {
             synced: false,
             limiter: Limiter::new(config.resolve_interval, LIMITED),
             attempts: Attempts::default(),
-            due: Due {
-                resync: Some(now),
-                ..Due::default()
-            },
+            due: Due { resync: Some(now), ..Due::default() },
             last_publish: None,
             routes_not_before: now,
             config,
@@ -140,10 +135,7 @@ impl Task {
 
     pub(super) async fn run(mut self) {
         loop {
-            let wake = [self.due.next(), self.reopen_at]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake = [self.due.next(self.synced), self.reopen_at].into_iter().flatten().min();
             match self.arrival(wake).await {
                 Arrived::Events(batch) => self.take_events(batch),
                 Arrived::Command(Some(Command::Resolve(key))) => self.resolve(key).await,
@@ -185,18 +177,14 @@ impl Task {
                 return;
             }
         };
-        self.shared
-            .events
-            .fetch_add(batch.messages.len() as u64, Ordering::Relaxed);
+        self.shared.events.fetch_add(batch.messages.len() as u64, Ordering::Relaxed);
         if batch.lost {
             self.lost(now);
         }
         let effect = batch
             .messages
             .into_iter()
-            .fold(Effect::default(), |effect, message| {
-                effect.and(self.view.apply(message, now))
-            });
+            .fold(Effect::default(), |effect, message| effect.and(self.view.apply(message, now)));
         self.follow(effect, now);
     }
 
@@ -219,9 +207,7 @@ impl Task {
     }
 
     fn publish_soon(&mut self, now: Instant) {
-        let earliest = self
-            .last_publish
-            .map_or(now, |last| last + self.config.publish_interval);
+        let earliest = self.last_publish.map_or(now, |last| last + self.config.publish_interval);
         by(&mut self.due.publish, now.max(earliest));
     }
 
@@ -232,7 +218,7 @@ impl Task {
         }
         if take(&mut self.due.resync, now) {
             self.resync().await;
-        } else if take(&mut self.due.routes, now) {
+        } else if self.synced && take(&mut self.due.routes, now) {
             self.read_routes().await;
         }
         let now = Instant::now();
@@ -288,9 +274,7 @@ impl Task {
 
     async fn dump_all(&mut self) -> Result<Vec<Message>, Error> {
         let netlink = &mut self.netlink;
-        let mut all = netlink
-            .dump("list links", Request::GetLink(LinkMessage::default()))
-            .await?;
+        let mut all = netlink.dump("list links", Request::GetLink(LinkMessage::default())).await?;
         let addresses = Request::GetAddress(AddressMessage::default());
         all.extend(netlink.dump("list addresses", addresses).await?);
         let neighbours = Request::GetNeighbour(NeighbourMessage::default());
@@ -301,10 +285,8 @@ impl Task {
 
     async fn dump_routes(&mut self) -> Result<Vec<Message>, Error> {
         let start = Instant::now();
-        let dump = self
-            .netlink
-            .dump("list routes", Request::GetRoute(RouteMessage::default()))
-            .await?;
+        let dump =
+            self.netlink.dump("list routes", Request::GetRoute(RouteMessage::default())).await?;
         let end = Instant::now();
         let pause = (end - start) * (ROUTES_SHARE - 1);
         self.routes_not_before = end + pause.max(self.config.publish_interval);
@@ -328,18 +310,10 @@ impl Task {
     }
 
     fn publish(&mut self, now: Instant) {
-        let Selection {
-            routes,
-            skipped,
-            unresolved,
-        } = routes::select(&self.view.routes, &self.view.links);
+        let Selection { routes, skipped, unresolved } =
+            routes::select(&self.view.routes, &self.view.links);
         self.shared.routes_skipped.store(skipped, Ordering::Relaxed);
-        if self
-            .shared
-            .routes_unresolved
-            .swap(unresolved, Ordering::Relaxed)
-            == 0
-            && unresolved > 0
+        if self.shared.routes_unresolved.swap(unresolved, Ordering::Relaxed) == 0 && unresolved > 0
         {
             warn!(
                 routes = unresolved,
@@ -352,12 +326,7 @@ impl Task {
             generation: previous.generation,
             links: self.view.links.clone(),
             addresses: self.view.addresses.iter().copied().collect(),
-            neighbours: self
-                .view
-                .neighbours
-                .iter()
-                .map(|(k, e)| (*k, e.neighbour))
-                .collect(),
+            neighbours: self.view.neighbours.iter().map(|(k, e)| (*k, e.neighbour)).collect(),
             routes,
         };
         if previous.generation > 0 && next == *previous {
@@ -382,13 +351,8 @@ impl Task {
 
     async fn freshen(&mut self, now: Instant) {
         let in_use = self.inputs.fresh.borrow_and_update().clone();
-        let due = neighbours::due(
-            &self.view,
-            &in_use,
-            self.config.stale_after,
-            &mut self.limiter,
-            now,
-        );
+        let due =
+            neighbours::due(&self.view, &in_use, self.config.stale_after, &mut self.limiter, now);
         for key in due {
             self.use_neighbour(key).await;
         }
@@ -400,10 +364,7 @@ impl Task {
     async fn use_neighbour(&mut self, key: NeighbourKey) {
         count(&self.shared.resolved);
         let request = Request::NewNeighbour(neighbours::use_message(key));
-        if let Err(error) = self
-            .netlink
-            .request("resolve a neighbour", request, NLM_F_CREATE)
-            .await
+        if let Err(error) = self.netlink.request("resolve a neighbour", request, NLM_F_CREATE).await
         {
             debug!(interface = key.0, address = %key.1, %error, "neighbour not resolved");
         }

@@ -66,10 +66,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            names: names.into_iter().collect(),
-            ..Self::default()
-        }
+        Self { names: names.into_iter().collect(), ..Self::default() }
     }
 
     /// Follow an event.
@@ -79,14 +76,10 @@ impl View {
             Message::LinkGone { ifindex } => self.forget(ifindex),
             Message::Address(info) => self.address(info),
             Message::Neighbour(info) => self.neighbour(info, now),
-            Message::Route(RawRoute { table, .. }) | Message::RouteGone { table } => Effect {
-                routes: table == RT_TABLE_MAIN,
-                ..Effect::default()
-            },
-            Message::NextHopObject => Effect {
-                routes: true,
-                ..Effect::default()
-            },
+            Message::Route(RawRoute { table, .. }) | Message::RouteGone { table } => {
+                Effect { routes: table == RT_TABLE_MAIN, ..Effect::default() }
+            }
+            Message::NextHopObject => Effect { routes: true, ..Effect::default() },
             Message::Other => Effect::default(),
         }
     }
@@ -106,24 +99,19 @@ impl View {
         next.set_routes(routes);
         // A neighbour that was in this state before has been since then.
         for (key, entry) in &mut next.neighbours {
-            if let Some(old) = self
-                .neighbours
-                .get(key)
-                .filter(|old| old.neighbour == entry.neighbour)
+            if let Some(old) =
+                self.neighbours.get(key).filter(|old| old.neighbour == entry.neighbour)
             {
                 entry.since = old.since;
             }
         }
-        let changed =
-            self.links != next.links
-                || self.addresses != next.addresses
-                || self.routes != next.routes
-                || self.neighbours.len() != next.neighbours.len()
-                || self.neighbours.iter().zip(&next.neighbours).any(
-                    |((old_key, old), (key, new))| {
-                        old_key != key || old.neighbour.mac != new.neighbour.mac
-                    },
-                );
+        let changed = self.links != next.links
+            || self.addresses != next.addresses
+            || self.routes != next.routes
+            || self.neighbours.len() != next.neighbours.len()
+            || self.neighbours.iter().zip(&next.neighbours).any(|((old_key, old), (key, new))| {
+                old_key != key || old.neighbour.mac != new.neighbour.mac
+            });
         *self = next;
         changed
     }
@@ -173,18 +161,10 @@ impl View {
             effect = effect.and(self.forget(other));
         }
         match self.links.insert(info.ifindex, link.clone()) {
-            None => Effect {
-                changed: true,
-                resync: true,
-                routes: true,
-            },
+            None => Effect { changed: true, resync: true, routes: true },
             Some(old) => {
                 let routes = (old.up, old.carrier) != (link.up, link.carrier);
-                effect.and(Effect {
-                    changed: old != link,
-                    resync: false,
-                    routes,
-                })
+                effect.and(Effect { changed: old != link, resync: false, routes })
             }
         }
     }
@@ -195,11 +175,7 @@ impl View {
         }
         self.addresses.retain(|(index, _)| *index != ifindex);
         self.neighbours.retain(|(index, _), _| *index != ifindex);
-        Effect {
-            changed: true,
-            resync: false,
-            routes: true,
-        }
+        Effect { changed: true, resync: false, routes: true }
     }
 
     fn address(&mut self, info: AddressInfo) -> Effect {
@@ -212,11 +188,7 @@ impl View {
         } else {
             self.addresses.insert(key)
         };
-        Effect {
-            changed,
-            resync: false,
-            routes: changed,
-        }
+        Effect { changed, resync: false, routes: changed }
     }
 
     fn neighbour(&mut self, info: NeighbourInfo, now: Instant) -> Effect {
@@ -230,17 +202,13 @@ impl View {
             Some((mac, state)) => {
                 let neighbour = Neighbour { mac, state };
                 let old = self.neighbours.get(&key).copied();
-                let since = old
-                    .filter(|old| old.neighbour == neighbour)
-                    .map_or(now, |old| old.since);
+                let since =
+                    old.filter(|old| old.neighbour == neighbour).map_or(now, |old| old.since);
                 self.neighbours.insert(key, Entry { neighbour, since });
                 old.is_none_or(|old| old.neighbour.mac != mac)
             }
         };
-        Effect {
-            changed,
-            ..Effect::default()
-        }
+        Effect { changed, ..Effect::default() }
     }
 }
 

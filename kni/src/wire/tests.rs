@@ -59,11 +59,7 @@ fn route_message(family: AddressFamily, attributes: Vec<RouteAttribute>) -> Rout
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family,
-        destination_prefix_length: if family == AddressFamily::Inet {
-            24
-        } else {
-            48
-        },
+        destination_prefix_length: if family == AddressFamily::Inet { 24 } else { 48 },
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Bgp,
         kind: RouteType::Unicast,
@@ -107,14 +103,8 @@ fn a_link_is_its_name_mac_mtu_and_flags() {
         up: true,
         carrier: true,
     };
-    assert_eq!(
-        good(Encoded::NewLink(link_message())),
-        Message::Link(expected)
-    );
-    assert_eq!(
-        good(Encoded::DelLink(link_message())),
-        Message::LinkGone { ifindex: 7 }
-    );
+    assert_eq!(good(Encoded::NewLink(link_message())), Message::Link(expected));
+    assert_eq!(good(Encoded::DelLink(link_message())), Message::LinkGone { ifindex: 7 });
 }
 
 #[test]
@@ -133,20 +123,13 @@ fn a_link_with_one_bad_attribute_is_still_a_link() {
     assert_eq!(bytes[at + 2], IFLA_MTU as u8);
     bytes[at] = 6;
     let (message, malformed) = read(&bytes);
-    let Ok(Message::Link(link)) = message else {
-        panic!("{message:?}")
-    };
+    let Ok(Message::Link(link)) = message else { panic!("{message:?}") };
     assert_eq!((link.mtu, link.mac, malformed), (0, Some(MAC), 1));
     // A length that runs past the end hides the rest, but not what was before.
     bytes[at] = 0xff;
     let (message, malformed) = read(&bytes);
-    let Ok(Message::Link(link)) = message else {
-        panic!("{message:?}")
-    };
-    assert_eq!(
-        (link.name.as_str(), link.mac, malformed),
-        ("port0", None, 1)
-    );
+    let Ok(Message::Link(link)) = message else { panic!("{message:?}") };
+    assert_eq!((link.name.as_str(), link.mac, malformed), ("port0", None, 1));
 }
 
 #[test]
@@ -157,26 +140,14 @@ fn an_address_is_the_local_one_and_usable_once_checked() {
         usable: bool,
     }
     let cases = [
-        Case {
-            what: "permanent",
-            flags: AddressFlags::Permanent,
-            usable: true,
-        },
-        Case {
-            what: "tentative",
-            flags: AddressFlags::Tentative,
-            usable: false,
-        },
+        Case { what: "permanent", flags: AddressFlags::Permanent, usable: true },
+        Case { what: "tentative", flags: AddressFlags::Tentative, usable: false },
         Case {
             what: "optimistic (RFC 4429)",
             flags: AddressFlags::Tentative.union(AddressFlags::Optimistic),
             usable: true,
         },
-        Case {
-            what: "duplicate",
-            flags: AddressFlags::Dadfailed,
-            usable: false,
-        },
+        Case { what: "duplicate", flags: AddressFlags::Dadfailed, usable: false },
     ];
     for case in cases {
         let mut message = AddressMessage::default();
@@ -188,15 +159,8 @@ fn an_address_is_the_local_one_and_usable_once_checked() {
             AddressAttribute::Address("2001:db8::1".parse().expect("address")),
             AddressAttribute::Flags(case.flags),
         ];
-        let Message::Address(info) = good(Encoded::NewAddress(message)) else {
-            panic!()
-        };
-        assert_eq!(
-            info.net,
-            "2001:db8::1/64".parse().expect("prefix"),
-            "{}",
-            case.what
-        );
+        let Message::Address(info) = good(Encoded::NewAddress(message)) else { panic!() };
+        assert_eq!(info.net, "2001:db8::1/64".parse().expect("prefix"), "{}", case.what);
         assert_eq!(
             (info.usable, info.gone, info.ifindex),
             (case.usable, false, 7),
@@ -212,13 +176,8 @@ fn an_address_is_the_local_one_and_usable_once_checked() {
         AddressAttribute::Address("192.0.2.2".parse().expect("address")),
         AddressAttribute::Local("192.0.2.1".parse().expect("address")),
     ];
-    let Message::Address(info) = good(Encoded::DelAddress(message)) else {
-        panic!()
-    };
-    assert_eq!(
-        (info.net, info.gone),
-        ("192.0.2.1/32".parse().expect("prefix"), true)
-    );
+    let Message::Address(info) = good(Encoded::DelAddress(message)) else { panic!() };
+    assert_eq!((info.net, info.gone), ("192.0.2.1/32".parse().expect("prefix"), true));
 }
 
 #[test]
@@ -239,28 +198,13 @@ fn a_neighbour_is_its_address_mac_and_state() {
         mac: Some(MAC),
         state: 4,
     };
-    assert_eq!(
-        good(Encoded::NewNeighbour(message.clone())),
-        Message::Neighbour(expected.clone())
-    );
-    let gone = NeighbourInfo {
-        gone: true,
-        ..expected.clone()
-    };
-    assert_eq!(
-        good(Encoded::DelNeighbour(message.clone())),
-        Message::Neighbour(gone)
-    );
+    assert_eq!(good(Encoded::NewNeighbour(message.clone())), Message::Neighbour(expected.clone()));
+    let gone = NeighbourInfo { gone: true, ..expected.clone() };
+    assert_eq!(good(Encoded::DelNeighbour(message.clone())), Message::Neighbour(gone));
     // Infiniband and the like: not an Ethernet address.
     message.attributes[1] = NeighbourAttribute::LinkLayerAddress(vec![0; 20]);
-    let other = NeighbourInfo {
-        mac: None,
-        ..expected
-    };
-    assert_eq!(
-        good(Encoded::NewNeighbour(message.clone())),
-        Message::Neighbour(other)
-    );
+    let other = NeighbourInfo { mac: None, ..expected };
+    assert_eq!(good(Encoded::NewNeighbour(message.clone())), Message::Neighbour(other));
     // Bridge forwarding entries are not neighbours.
     message.header.family = AddressFamily::Bridge;
     message.attributes.clear();
@@ -282,29 +226,17 @@ fn a_route_with_one_gateway() {
         ],
     );
     assert_eq!(route.prefix, "203.0.113.0/24".parse().expect("prefix"));
-    assert_eq!(
-        (route.metric, route.table, route.protocol, route.kind),
-        (20, 1000, 186, 1)
-    );
-    let expected = RawNextHop {
-        via: Some([192, 0, 2, 2].into()),
-        ifindex: 7,
-        weight: 1,
-        flags: 0,
-    };
+    assert_eq!((route.metric, route.table, route.protocol, route.kind), (20, 1000, 186, 1));
+    let expected = RawNextHop { via: Some([192, 0, 2, 2].into()), ifindex: 7, weight: 1, flags: 0 };
     assert_eq!(route.next_hops, [expected]);
 }
 
 #[test]
 fn a_default_route_has_no_destination() {
-    let mut message = route_message(
-        AddressFamily::Inet6,
-        vec![RouteAttribute::Gateway(v6("fe80::1"))],
-    );
+    let mut message =
+        route_message(AddressFamily::Inet6, vec![RouteAttribute::Gateway(v6("fe80::1"))]);
     message.header.destination_prefix_length = 0;
-    let Message::Route(route) = good(Encoded::NewRoute(message)) else {
-        panic!()
-    };
+    let Message::Route(route) = good(Encoded::NewRoute(message)) else { panic!() };
     assert_eq!(route.prefix, "::/0".parse().expect("prefix"));
 }
 
@@ -316,28 +248,13 @@ fn multipath_has_weights_flags_and_gateways_of_either_family() {
         vec![
             RouteAttribute::Destination(v4("203.0.113.0")),
             RouteAttribute::MultiPath(vec![
-                hop(
-                    7,
-                    2,
-                    RouteNextHopFlags::empty(),
-                    RouteAttribute::Gateway(v4("192.0.2.2")),
-                ),
-                hop(
-                    8,
-                    255,
-                    RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown,
-                    via6,
-                ),
+                hop(7, 2, RouteNextHopFlags::empty(), RouteAttribute::Gateway(v4("192.0.2.2"))),
+                hop(8, 255, RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown, via6),
             ]),
         ],
     );
     let expected = [
-        RawNextHop {
-            via: Some([192, 0, 2, 2].into()),
-            ifindex: 7,
-            weight: 3,
-            flags: 0,
-        },
+        RawNextHop { via: Some([192, 0, 2, 2].into()), ifindex: 7, weight: 3, flags: 0 },
         RawNextHop {
             via: Some("fe80::2".parse().expect("address")),
             ifindex: 8,
@@ -351,10 +268,7 @@ fn multipath_has_weights_flags_and_gateways_of_either_family() {
 #[test]
 fn tunnels_and_next_hop_objects_are_noticed() {
     let destination = RouteAttribute::Destination(v6("2001:db8::"));
-    let object = route_of(
-        AddressFamily::Inet6,
-        vec![destination.clone(), RouteAttribute::NhId(5)],
-    );
+    let object = route_of(AddressFamily::Inet6, vec![destination.clone(), RouteAttribute::NhId(5)]);
     assert_eq!((object.next_hop_id, object.next_hops.len()), (Some(5), 0));
     let tunnel = route_of(
         AddressFamily::Inet6,
@@ -383,10 +297,7 @@ fn a_route_with_an_unreadable_gateway_is_refused() {
 #[test]
 fn a_removed_route_is_only_its_table() {
     let message = route_message(AddressFamily::Inet, vec![RouteAttribute::Oif(7)]);
-    assert_eq!(
-        good(Encoded::DelRoute(message)),
-        Message::RouteGone { table: 254 }
-    );
+    assert_eq!(good(Encoded::DelRoute(message)), Message::RouteGone { table: 254 });
 }
 
 #[test]
@@ -397,20 +308,9 @@ fn the_kernels_words_come_with_its_errno() {
     payload.extend(20u16.to_ne_bytes());
     payload.extend(1u16.to_ne_bytes());
     payload.extend(b"Nexthop is gone\0");
-    let header = Header {
-        kind: NLMSG_ERROR,
-        flags: 0x200,
-        sequence: 1,
-    };
-    assert_eq!(
-        outcome(header, &payload),
-        Ok((101, "Nexthop is gone".to_owned()))
-    );
-    let done = Header {
-        kind: NLMSG_DONE,
-        flags: 0,
-        sequence: 1,
-    };
+    let header = Header { kind: NLMSG_ERROR, flags: 0x200, sequence: 1 };
+    assert_eq!(outcome(header, &payload), Ok((101, "Nexthop is gone".to_owned())));
+    let done = Header { kind: NLMSG_DONE, flags: 0, sequence: 1 };
     assert_eq!(outcome(done, &[]), Ok((0, String::new())));
     assert_eq!(outcome(header, &[1, 2]), Err(Malformed));
 }
@@ -423,11 +323,7 @@ fn several_messages_share_a_datagram_and_one_cut_short_ends_it() {
     assert_eq!(messages(&bytes).flatten().count(), 2);
     for cut in 1..one {
         let all: Vec<_> = messages(&bytes[..one + cut]).collect();
-        assert_eq!(
-            (all.len(), all[0].is_ok(), all[1].is_ok()),
-            (2, true, false),
-            "cut at {cut}"
-        );
+        assert_eq!((all.len(), all[0].is_ok(), all[1].is_ok()), (2, true, false), "cut at {cut}");
     }
 }
 
@@ -435,10 +331,7 @@ fn several_messages_share_a_datagram_and_one_cut_short_ends_it() {
 fn the_encoder_of_the_tests_agrees_with_itself() {
     let bytes = encode(Encoded::NewLink(link_message()));
     let back = NetlinkMessage::<Encoded>::deserialize(&bytes).expect("decodes");
-    assert!(matches!(
-        back.payload,
-        NetlinkPayload::InnerMessage(Encoded::NewLink(_))
-    ));
+    assert!(matches!(back.payload, NetlinkPayload::InnerMessage(Encoded::NewLink(_))));
 }
 
 proptest! {

@@ -15,11 +15,7 @@ fn routes_of_both_families_are_followed() {
         gateways: [&'static str; 2],
     }
     let cases = [
-        Case {
-            family: "",
-            prefix: "203.0.113.0/24",
-            gateways: ["192.0.2.2", "198.51.100.2"],
-        },
+        Case { family: "", prefix: "203.0.113.0/24", gateways: ["192.0.2.2", "198.51.100.2"] },
         Case {
             family: "-6 ",
             prefix: "2001:db8:ffff::/48",
@@ -29,12 +25,7 @@ fn routes_of_both_families_are_followed() {
     in_namespace(async |lab| {
         let (handle, mut snapshots) = spawn();
         until(&mut snapshots, "links", |s| s.links.len() == 2).await;
-        for Case {
-            family,
-            prefix,
-            gateways: [a, b],
-        } in cases
-        {
+        for Case { family, prefix, gateways: [a, b] } in cases {
             let expect = async |snapshots: &mut Snapshots, what: &str, list: &[(&str, u16)]| {
                 let mut list = vias(list);
                 list.sort();
@@ -45,12 +36,7 @@ fn routes_of_both_families_are_followed() {
             ip(&format!(
                 "{family}route replace {prefix} metric 50 nexthop via {a} weight 3 nexthop via {b}"
             ));
-            expect(
-                &mut snapshots,
-                "two gateways with weights",
-                &[(a, 3), (b, 1)],
-            )
-            .await;
+            expect(&mut snapshots, "two gateways with weights", &[(a, 3), (b, 1)]).await;
             // A better metric wins, a worse one waits.
             ip(&format!("{family}route add {prefix} via {b} metric 40"));
             expect(&mut snapshots, "better metric", &[(b, 1)]).await;
@@ -64,10 +50,7 @@ fn routes_of_both_families_are_followed() {
             ip(&format!("{family}route del {prefix} metric 50"));
             expect(&mut snapshots, "no route", &[]).await;
             ip(&format!("{family}route add unreachable {prefix} metric 60"));
-            let found = until(&mut snapshots, "unreachable", |s| {
-                route(s, prefix).is_some()
-            })
-            .await;
+            let found = until(&mut snapshots, "unreachable", |s| route(s, prefix).is_some()).await;
             let found = route(&found, prefix).expect("route");
             assert_eq!((found.kind, found.metric), (RouteKind::Unreachable, 60));
             ip(&format!("{family}route del unreachable {prefix} metric 60"));
@@ -87,15 +70,9 @@ fn appended_ipv6_gateways_are_one_route_and_are_removed_one_by_one() {
         let (a, b) = ("2001:db8:a::2", "2001:db8:b::2");
         ip(&format!("-6 route add {prefix} via {a} metric 50"));
         ip(&format!("-6 route append {prefix} via {b} metric 50"));
-        until(&mut snapshots, "both", |s| {
-            gateways(s, prefix) == vias(&[(a, 1), (b, 1)])
-        })
-        .await;
+        until(&mut snapshots, "both", |s| gateways(s, prefix) == vias(&[(a, 1), (b, 1)])).await;
         ip(&format!("-6 route del {prefix} via {a} metric 50"));
-        until(&mut snapshots, "one left", |s| {
-            gateways(s, prefix) == vias(&[(b, 1)])
-        })
-        .await;
+        until(&mut snapshots, "one left", |s| gateways(s, prefix) == vias(&[(b, 1)])).await;
         handle.shutdown().await.expect("shutdown");
     });
 }
@@ -127,15 +104,10 @@ fn an_ipv4_route_may_have_an_ipv6_gateway_and_next_hop_objects_are_seen_through(
         // The kernel can be told not to show what is in them: reported, not guessed.
         std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0").expect("sysctl");
         ip("route add 203.0.115.0/24 nhid 1");
-        let snapshot = until(&mut snapshots, "listed", |s| {
-            route(s, "203.0.115.0/24").is_some()
-        })
-        .await;
+        let snapshot =
+            until(&mut snapshots, "listed", |s| route(s, "203.0.115.0/24").is_some()).await;
         let hidden = route(&snapshot, "203.0.115.0/24").expect("route");
-        assert_eq!(
-            (hidden.kind, hidden.next_hops.len()),
-            (RouteKind::Unresolved, 0)
-        );
+        assert_eq!((hidden.kind, hidden.next_hops.len()), (RouteKind::Unresolved, 0));
         assert!(handle.counters().routes_unresolved > 0);
         handle.shutdown().await.expect("shutdown");
     });
@@ -151,14 +123,8 @@ fn our_routes_are_installed_changed_and_removed_by_difference() {
         let (v4, v6) = ("203.0.113.0/24", "2001:db8:ffff::/48");
         let two = |weight| {
             BTreeMap::from([
-                (
-                    net(v4),
-                    vec![via("192.0.2.2", weight), via("198.51.100.2", 1)],
-                ),
-                (
-                    net(v6),
-                    vec![via("2001:db8:a::2", weight), via("2001:db8:b::2", 1)],
-                ),
+                (net(v4), vec![via("192.0.2.2", weight), via("198.51.100.2", 1)]),
+                (net(v6), vec![via("2001:db8:a::2", weight), via("2001:db8:b::2", 1)]),
             ])
         };
         handle.install_routes(RouteSource::Learned, two(1));
@@ -175,38 +141,37 @@ fn our_routes_are_installed_changed_and_removed_by_difference() {
             })
             .await;
         }
+        // Several to one and back, in place, in both families.
+        handle.install_routes(
+            RouteSource::Learned,
+            BTreeMap::from([
+                (net(v4), vec![via("198.51.100.2", 1)]),
+                (net(v6), vec![via("2001:db8:b::2", 1)]),
+            ]),
+        );
+        for (prefix, gateway) in [(v4, "198.51.100.2"), (v6, "2001:db8:b::2")] {
+            until(&mut snapshots, "one", |s| gateways(s, prefix) == vias(&[(gateway, 1)])).await;
+        }
+        handle.install_routes(RouteSource::Learned, two(2));
+        for prefix in [v4, v6] {
+            until(&mut snapshots, "two", |s| gateways(s, prefix).len() == 2).await;
+        }
         // Another source wins by metric; gone, the first is back.
-        let only = InstalledNextHop {
-            via: None,
-            ifindex: Some(ka),
-            weight: 1,
-        };
+        let only = InstalledNextHop { via: None, ifindex: Some(ka), weight: 1 };
         handle.install_routes(RouteSource::Static, BTreeMap::from([(net(v4), vec![only])]));
-        until(&mut snapshots, "static", |s| {
-            gateways(s, v4) == vias(&[("on-link", 1)])
-        })
-        .await;
+        until(&mut snapshots, "static", |s| gateways(s, v4) == vias(&[("on-link", 1)])).await;
         handle.install_routes(RouteSource::Static, BTreeMap::new());
         until(&mut snapshots, "learnt", |s| gateways(s, v4).len() == 2).await;
 
         // What the kernel loses is installed again: IPv4 routes go with the link, silently.
         let single = BTreeMap::from([(net(v4), vec![via("192.0.2.2", 1)])]);
         handle.install_routes(RouteSource::Learned, single);
-        until(&mut snapshots, "single", |s| {
-            gateways(s, v4) == vias(&[("192.0.2.2", 1)])
-        })
-        .await;
-        until(&mut snapshots, "IPv6 one removed", |s| {
-            route(s, v6).is_none()
-        })
-        .await;
+        until(&mut snapshots, "single", |s| gateways(s, v4) == vias(&[("192.0.2.2", 1)])).await;
+        until(&mut snapshots, "IPv6 one removed", |s| route(s, v6).is_none()).await;
         ip("link set ka down");
         until(&mut snapshots, "lost", |s| route(s, v4).is_none()).await;
         ip("link set ka up");
-        until(&mut snapshots, "again", |s| {
-            gateways(s, v4) == vias(&[("192.0.2.2", 1)])
-        })
-        .await;
+        until(&mut snapshots, "again", |s| gateways(s, v4) == vias(&[("192.0.2.2", 1)])).await;
 
         // One that cannot be installed is counted, does not harm the others, and is installed when
         // it can.
@@ -218,16 +183,10 @@ fn our_routes_are_installed_changed_and_removed_by_difference() {
                 (net("203.0.115.0/24"), vec![via("192.0.2.2", 1)]),
             ]),
         );
-        until(&mut snapshots, "the others", |s| {
-            route(s, "203.0.115.0/24").is_some()
-        })
-        .await;
+        until(&mut snapshots, "the others", |s| route(s, "203.0.115.0/24").is_some()).await;
         assert_eq!(handle.counters().install_failed, 1);
         ip("addr add 10.99.0.2/24 dev kb");
-        until(&mut snapshots, "possible now", |s| {
-            route(s, "203.0.114.0/24").is_some()
-        })
-        .await;
+        until(&mut snapshots, "possible now", |s| route(s, "203.0.114.0/24").is_some()).await;
 
         handle.shutdown().await.expect("shutdown");
         assert_eq!(ip_output("route show proto 237"), "");
@@ -248,9 +207,7 @@ fn routes_of_a_crashed_process_are_removed_and_foreign_ones_stay() {
         let (handle, mut snapshots) = spawn();
         until(&mut snapshots, "only the foreign routes", |s| {
             s.generation > 0
-                && s.routes
-                    .iter()
-                    .all(|route| ![236, 237].contains(&route.protocol))
+                && s.routes.iter().all(|route| ![236, 237].contains(&route.protocol))
                 && route(s, "203.0.115.0/24").is_some()
         })
         .await;
@@ -265,10 +222,7 @@ fn routes_of_a_crashed_process_are_removed_and_foreign_ones_stay() {
                 (net("203.0.117.0/24"), vec![via("198.51.100.2", 1)]),
             ]),
         );
-        let s = until(&mut snapshots, "ours", |s| {
-            route(s, "203.0.117.0/24").is_some()
-        })
-        .await;
+        let s = until(&mut snapshots, "ours", |s| route(s, "203.0.117.0/24").is_some()).await;
         assert_eq!(gateways(&s, prefix), vias(&[("192.0.2.2", 1)]));
         assert_eq!(handle.counters().install_failed, 1);
         // Dropping the last handle cleans up as shutdown does.

@@ -21,14 +21,10 @@ pub fn in_namespace(test: impl AsyncFnOnce(&Lab) + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (needs root)");
         without_dad();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("runtime");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
-            let lab = Lab {
-                peer: Namespace::new(),
-            };
+            let lab = Lab { peer: Namespace::new() };
             ip("link set lo up");
             lab.connect("ka", "pa", "192.0.2", "2001:db8:a:");
             lab.connect("kb", "pb", "198.51.100", "2001:db8:b:");
@@ -44,15 +40,12 @@ impl Lab {
     /// A veth pair: `.1`/`:1` here, `.2`/`:2` with the peer.
     pub fn connect(&self, here: &str, there: &str, v4: &str, v6: &str) {
         let peer = self.peer.thread;
-        ip(&format!(
-            "link add {here} type veth peer name {there} netns {peer}"
-        ));
+        ip(&format!("link add {here} type veth peer name {there} netns {peer}"));
         ip(&format!("addr add {v4}.1/24 dev {here}"));
         ip(&format!("addr add {v6}:1/64 dev {here} nodad"));
         ip(&format!("link set {here} up"));
         self.peer.ip(&format!("addr add {v4}.2/24 dev {there}"));
-        self.peer
-            .ip(&format!("addr add {v6}:2/64 dev {there} nodad"));
+        self.peer.ip(&format!("addr add {v6}:2/64 dev {there} nodad"));
         self.peer.ip(&format!("link set {there} up"));
     }
 }
@@ -68,12 +61,7 @@ pub fn ip_batch(commands: &str) {
         .stdin(Stdio::piped())
         .spawn()
         .expect("iproute2 is installed");
-    child
-        .stdin
-        .take()
-        .expect("piped")
-        .write_all(commands.as_bytes())
-        .expect("ip reads");
+    child.stdin.take().expect("piped").write_all(commands.as_bytes()).expect("ip reads");
     assert!(child.wait().expect("ip ends").success(), "ip -batch");
 }
 
@@ -112,39 +100,26 @@ impl Namespace {
         let join = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace (needs root)");
             without_dad();
-            ready
-                .send(nix::unistd::gettid().as_raw())
-                .expect("the test waits");
+            ready.send(nix::unistd::gettid().as_raw()).expect("the test waits");
             for job in queue {
                 job();
             }
         });
         let thread = started.recv().expect("the thread started");
-        Self {
-            jobs: Some(jobs),
-            thread,
-            join: Some(join),
-        }
+        Self { jobs: Some(jobs), thread, join: Some(join) }
     }
 
     pub fn ip(&self, arguments: &str) -> String {
         let (answer, wait) = mpsc::channel();
         let arguments = arguments.to_owned();
         let job = move || drop(answer.send(ip_output(&arguments)));
-        self.jobs
-            .as_ref()
-            .expect("open")
-            .send(Box::new(job))
-            .expect("the thread runs");
+        self.jobs.as_ref().expect("open").send(Box::new(job)).expect("the thread runs");
         wait.recv().expect("the command succeeded")
     }
 
     pub fn mac(&self, interface: &str) -> [u8; 6] {
         let shown = self.ip(&format!("link show dev {interface}"));
-        let mut words = shown
-            .split_whitespace()
-            .skip_while(|word| *word != "link/ether")
-            .skip(1);
+        let mut words = shown.split_whitespace().skip_while(|word| *word != "link/ether").skip(1);
         let bytes: Vec<u8> = words
             .next()
             .expect("a MAC address")
@@ -194,24 +169,15 @@ pub fn address(text: &str) -> IpAddr {
 }
 
 pub fn index(snapshot: &Snapshot, name: &str) -> Option<u32> {
-    snapshot
-        .links
-        .iter()
-        .find(|(_, link)| link.name == name)
-        .map(|(index, _)| *index)
+    snapshot.links.iter().find(|(_, link)| link.name == name).map(|(index, _)| *index)
 }
 
 pub fn route<'a>(snapshot: &'a Snapshot, prefix: &str) -> Option<&'a Route> {
-    snapshot
-        .routes
-        .iter()
-        .find(|route| route.prefix == net(prefix))
+    snapshot.routes.iter().find(|route| route.prefix == net(prefix))
 }
 
 pub fn gateways(snapshot: &Snapshot, prefix: &str) -> Vec<(String, u16)> {
-    let hops = route(snapshot, prefix)
-        .map(|route| route.next_hops.as_slice())
-        .unwrap_or_default();
+    let hops = route(snapshot, prefix).map(|route| route.next_hops.as_slice()).unwrap_or_default();
     let text = |hop: &NextHop| hop.via.map_or("on-link".into(), |via| via.to_string());
     let mut gateways: Vec<_> = hops.iter().map(|hop| (text(hop), hop.weight)).collect();
     gateways.sort();
@@ -219,15 +185,9 @@ pub fn gateways(snapshot: &Snapshot, prefix: &str) -> Vec<(String, u16)> {
 }
 
 pub fn vias(list: &[(&str, u16)]) -> Vec<(String, u16)> {
-    list.iter()
-        .map(|(via, weight)| ((*via).to_owned(), *weight))
-        .collect()
+    list.iter().map(|(via, weight)| ((*via).to_owned(), *weight)).collect()
 }
 
 pub fn via(gateway: &str, weight: u16) -> InstalledNextHop {
-    InstalledNextHop {
-        via: Some(address(gateway)),
-        ifindex: None,
-        weight,
-    }
+    InstalledNextHop { via: Some(address(gateway)), ifindex: None, weight }
 }

@@ -57,6 +57,24 @@ pub enum Diagnostic {
     Other(u8),
 }
 
+impl std::fmt::Display for Diagnostic {
+    /// As RFC 5880 §4.1 words it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "no diagnostic",
+            Self::DetectionTimeExpired => "control detection time expired",
+            Self::EchoFailed => "echo function failed",
+            Self::NeighborSignaledDown => "neighbor signaled session down",
+            Self::ForwardingPlaneReset => "forwarding plane reset",
+            Self::PathDown => "path down",
+            Self::ConcatenatedPathDown => "concatenated path down",
+            Self::AdministrativelyDown => "administratively down",
+            Self::ReverseConcatenatedPathDown => "reverse concatenated path down",
+            Self::Other(code) => return write!(f, "diagnostic {code}"),
+        })
+    }
+}
+
 impl Diagnostic {
     /// From the low five bits of `code`.
     pub fn from_code(code: u8) -> Self {

@@ -34,6 +34,18 @@ impl State {
         Self::Established,
     ];
 
+    /// Lower case, hyphenated.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connect => "connect",
+            Self::Active => "active",
+            Self::OpenSent => "open-sent",
+            Self::OpenConfirm => "open-confirm",
+            Self::Established => "established",
+        }
+    }
+
     /// Subcode of an FSM error in this state (RFC 6608 §3).
     pub fn unexpected_message_subcode(self) -> u8 {
         match self {

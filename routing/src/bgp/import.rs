@@ -184,3 +184,6 @@ fn best(mut routes: Vec<&Route>) -> Vec<ImportedNextHop> {
     next_hops.dedup();
     next_hops
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,13 +10,7 @@ const STATIC: RouteSource = RouteSource::Static;
 
 /// Interface 1 is up, 2 is up, 3 is down.
 fn links() -> BTreeMap<u32, Link> {
-    let link = |up| Link {
-        name: String::new(),
-        mac: [2; 6],
-        mtu: 1500,
-        up,
-        carrier: up,
-    };
+    let link = |up| Link { name: String::new(), mac: [2; 6], mtu: 1500, up, carrier: up };
     BTreeMap::from([(1, link(true)), (2, link(true)), (3, link(false))])
 }
 
@@ -25,11 +19,7 @@ fn net(text: &str) -> IpNet {
 }
 
 fn via(gateway: &str, ifindex: Option<u32>, weight: u16) -> InstalledNextHop {
-    InstalledNextHop {
-        via: Some(gateway.parse().expect("address")),
-        ifindex,
-        weight,
-    }
+    InstalledNextHop { via: Some(gateway.parse().expect("address")), ifindex, weight }
 }
 
 fn actual(source: RouteSource, prefix: &str, metric: u32, hops: &[(&str, u32, u16)]) -> RawRoute {
@@ -63,18 +53,11 @@ fn put(
     next_hops: Vec<InstalledNextHop>,
     replace: bool,
 ) -> Operation {
-    Operation::Put {
-        key: (source, net(prefix)),
-        next_hops,
-        replace,
-    }
+    Operation::Put { key: (source, net(prefix)), next_hops, replace }
 }
 
 fn delete(source: RouteSource, prefix: &str, metric: u32) -> Operation {
-    Operation::Delete {
-        key: (source, net(prefix)),
-        metric,
-    }
+    Operation::Delete { key: (source, net(prefix)), metric }
 }
 
 #[test]
@@ -87,10 +70,7 @@ fn the_difference_is_what_must_be_done() {
     }
     let p = "203.0.113.0/24";
     let (a, b) = ("192.0.2.1", "192.0.2.2");
-    let foreign = RawRoute {
-        protocol: 12,
-        ..actual(LEARNED, p, 32, &[(a, 1, 1)])
-    };
+    let foreign = RawRoute { protocol: 12, ..actual(LEARNED, p, 32, &[(a, 1, 1)]) };
     let cases = [
         Case {
             what: "nothing of ours, nothing wanted; the others' routes are not our business",
@@ -126,12 +106,7 @@ fn the_difference_is_what_must_be_done() {
             what: "another weight: replaced",
             actual: vec![actual(LEARNED, p, 237, &[(a, 1, 1), (b, 2, 1)])],
             wanted: vec![(LEARNED, p, vec![via(a, None, 1), via(b, None, 3)])],
-            expected: vec![put(
-                LEARNED,
-                p,
-                vec![via(a, None, 1), via(b, None, 3)],
-                true,
-            )],
+            expected: vec![put(LEARNED, p, vec![via(a, None, 1), via(b, None, 3)], true)],
         },
         Case {
             what: "not wanted, or by another metric (an older version): removed",
@@ -148,15 +123,9 @@ fn the_difference_is_what_must_be_done() {
         },
         Case {
             what: "of another kind: removed first",
-            actual: vec![RawRoute {
-                kind: 6,
-                ..actual(LEARNED, p, 237, &[])
-            }],
+            actual: vec![RawRoute { kind: 6, ..actual(LEARNED, p, 237, &[]) }],
             wanted: vec![(LEARNED, p, vec![via(a, None, 1)])],
-            expected: vec![
-                delete(LEARNED, p, 237),
-                put(LEARNED, p, vec![via(a, None, 1)], false),
-            ],
+            expected: vec![delete(LEARNED, p, 237), put(LEARNED, p, vec![via(a, None, 1)], false)],
         },
         Case {
             what: "a next hop by an interface that is down waits, with the rest installed",
@@ -176,11 +145,7 @@ fn the_difference_is_what_must_be_done() {
             wanted: vec![(
                 LEARNED,
                 p,
-                vec![InstalledNextHop {
-                    via: None,
-                    ifindex: None,
-                    weight: 1,
-                }],
+                vec![InstalledNextHop { via: None, ifindex: None, weight: 1 }],
             )],
             expected: vec![],
         },
@@ -204,12 +169,7 @@ fn the_difference_is_what_must_be_done() {
             .into_iter()
             .map(|(source, prefix, next_hops)| ((source, net(prefix)), next_hops))
             .collect();
-        assert_eq!(
-            plan(&case.actual, &wanted, &links()),
-            case.expected,
-            "{}",
-            case.what
-        );
+        assert_eq!(plan(&case.actual, &wanted, &links()), case.expected, "{}", case.what);
     }
 }
 
@@ -231,15 +191,9 @@ fn installed(operation: &Operation) -> RawRoute {
 fn messages_say_what_the_operation_is() {
     let hops = vec![via("192.0.2.1", Some(1), 3), via("fe80::1", Some(2), 256)];
     let route = installed(&put(LEARNED, "203.0.113.0/24", hops, false));
-    assert_eq!(
-        (route.protocol, route.metric, route.kind, route.table),
-        (237, 237, 1, 254)
-    );
-    let listed: Vec<_> = route
-        .next_hops
-        .iter()
-        .map(|hop| (hop.via, hop.ifindex, hop.weight))
-        .collect();
+    assert_eq!((route.protocol, route.metric, route.kind, route.table), (237, 237, 1, 254));
+    let listed: Vec<_> =
+        route.next_hops.iter().map(|hop| (hop.via, hop.ifindex, hop.weight)).collect();
     assert_eq!(
         listed,
         [
@@ -248,21 +202,11 @@ fn messages_say_what_the_operation_is() {
             (Some("fe80::1".parse().expect("address")), 2, 256),
         ]
     );
-    let on_link = InstalledNextHop {
-        via: None,
-        ifindex: Some(1),
-        weight: 1,
-    };
+    let on_link = InstalledNextHop { via: None, ifindex: Some(1), weight: 1 };
     let route = installed(&put(STATIC, "203.0.113.0/24", vec![on_link], false));
-    assert_eq!(
-        (route.protocol, route.scope, route.next_hops[0].ifindex),
-        (236, 253, 1)
-    );
+    assert_eq!((route.protocol, route.scope, route.next_hops[0].ifindex), (236, 253, 1));
     let route = installed(&delete(STATIC, "2001:db8::/32", 9));
-    assert_eq!(
-        (route.metric, route.prefix, route.scope),
-        (9, net("2001:db8::/32"), 255)
-    );
+    assert_eq!((route.metric, route.prefix, route.scope), (9, net("2001:db8::/32"), 255));
 }
 
 #[test]
@@ -270,24 +214,14 @@ fn a_refused_route_is_tried_again_after_a_second_and_logged_once() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
     let mut attempts = Attempts::default();
-    let operation = put(
-        LEARNED,
-        "203.0.113.0/24",
-        vec![via("192.0.2.1", None, 1)],
-        false,
-    );
+    let operation = put(LEARNED, "203.0.113.0/24", vec![via("192.0.2.1", None, 1)], false);
     assert_eq!(attempts.wait(&operation, at(0)), None);
     assert!(attempts.note(&operation, true, at(0)), "worth a log line");
     assert_eq!(attempts.wait(&operation, at(999)), Some((at(1000), true)));
     assert_eq!(attempts.wait(&operation, at(1000)), None);
     assert!(!attempts.note(&operation, true, at(1000)), "not again");
     // Another wish for the prefix does not wait.
-    let other = put(
-        LEARNED,
-        "203.0.113.0/24",
-        vec![via("192.0.2.2", None, 1)],
-        false,
-    );
+    let other = put(LEARNED, "203.0.113.0/24", vec![via("192.0.2.2", None, 1)], false);
     assert_eq!(attempts.wait(&other, at(1001)), None);
     assert!(!attempts.note(&other, false, at(1001)));
     // Done, but if the kernel does not keep it, it is not done over and over.
@@ -300,11 +234,7 @@ fn a_refused_route_is_tried_again_after_a_second_and_logged_once() {
 
 fn any_hop() -> impl Strategy<Value = InstalledNextHop> {
     (1u8..4, proptest::option::of(1u32..3), 0u16..400).prop_map(|(last, ifindex, weight)| {
-        InstalledNextHop {
-            via: Some([192, 0, 2, last].into()),
-            ifindex,
-            weight,
-        }
+        InstalledNextHop { via: Some([192, 0, 2, last].into()), ifindex, weight }
     })
 }
 

@@ -3,13 +3,7 @@ use crate::wire::RawNextHop;
 
 /// Interface 1 works, 2 works, 3 has no carrier, 4 is down; 9 is not ours.
 fn links() -> BTreeMap<u32, Link> {
-    let link = |up, carrier| Link {
-        name: String::new(),
-        mac: [2; 6],
-        mtu: 1500,
-        up,
-        carrier,
-    };
+    let link = |up, carrier| Link { name: String::new(), mac: [2; 6], mtu: 1500, up, carrier };
     BTreeMap::from([
         (1, link(true, true)),
         (2, link(true, true)),
@@ -19,21 +13,11 @@ fn links() -> BTreeMap<u32, Link> {
 }
 
 fn hop(ifindex: u32) -> RawNextHop {
-    RawNextHop {
-        via: None,
-        ifindex,
-        weight: 1,
-        flags: 0,
-    }
+    RawNextHop { via: None, ifindex, weight: 1, flags: 0 }
 }
 
 fn via(gateway: &str, ifindex: u32, flags: u32) -> RawNextHop {
-    RawNextHop {
-        via: Some(gateway.parse().expect("address")),
-        ifindex,
-        weight: 1,
-        flags,
-    }
+    RawNextHop { via: Some(gateway.parse().expect("address")), ifindex, weight: 1, flags }
 }
 
 fn raw(prefix: &str, metric: u32, next_hops: Vec<RawNextHop>) -> RawRoute {
@@ -63,12 +47,7 @@ fn shown(selection: &Selection) -> Vec<String> {
                 let via = hop.via.map_or("link".to_owned(), |via| via.to_string());
                 format!(" {via}@{}", hop.ifindex)
             });
-            format!(
-                "{} {:?}{}",
-                route.metric,
-                route.kind,
-                hops.collect::<String>()
-            )
+            format!("{} {:?}{}", route.metric, route.kind, hops.collect::<String>())
         })
         .collect()
 }
@@ -115,10 +94,7 @@ fn the_best_route_of_a_prefix_is_chosen_as_the_kernel_does() {
         },
         Case {
             what: "a route by somebody else's interface does not hide ours",
-            raw: vec![
-                raw("0.0.0.0/0", 0, vec![hop(9)]),
-                raw("0.0.0.0/0", 20, vec![hop(1)]),
-            ],
+            raw: vec![raw("0.0.0.0/0", 0, vec![hop(9)]), raw("0.0.0.0/0", 20, vec![hop(1)])],
             expected: &["20 Unicast link@1"],
         },
         Case {
@@ -145,10 +121,7 @@ fn the_best_route_of_a_prefix_is_chosen_as_the_kernel_does() {
         Case {
             what: "an unreachable route competes by metric",
             raw: vec![
-                RawRoute {
-                    kind: RTN_UNREACHABLE,
-                    ..raw(p4, 10, vec![])
-                },
+                RawRoute { kind: RTN_UNREACHABLE, ..raw(p4, 10, vec![]) },
                 raw(p4, 20, vec![hop(1)]),
             ],
             expected: &["10 Unreachable"],
@@ -156,33 +129,13 @@ fn the_best_route_of_a_prefix_is_chosen_as_the_kernel_does() {
         Case {
             what: "the other kinds",
             raw: vec![
-                RawRoute {
-                    kind: RTN_BLACKHOLE,
-                    ..raw("10.0.0.0/8", 0, vec![])
-                },
-                RawRoute {
-                    kind: RTN_PROHIBIT,
-                    ..raw("10.1.0.0/16", 0, vec![])
-                },
-                RawRoute {
-                    kind: RTN_THROW,
-                    ..raw("10.2.0.0/16", 0, vec![])
-                },
-                RawRoute {
-                    kind: RTN_LOCAL,
-                    ..raw("10.3.0.0/16", 0, vec![hop(1)])
-                },
-                RawRoute {
-                    kind: 5,
-                    ..raw("10.4.0.0/16", 0, vec![hop(1)])
-                },
+                RawRoute { kind: RTN_BLACKHOLE, ..raw("10.0.0.0/8", 0, vec![]) },
+                RawRoute { kind: RTN_PROHIBIT, ..raw("10.1.0.0/16", 0, vec![]) },
+                RawRoute { kind: RTN_THROW, ..raw("10.2.0.0/16", 0, vec![]) },
+                RawRoute { kind: RTN_LOCAL, ..raw("10.3.0.0/16", 0, vec![hop(1)]) },
+                RawRoute { kind: 5, ..raw("10.4.0.0/16", 0, vec![hop(1)]) },
             ],
-            expected: &[
-                "0 Blackhole",
-                "0 Prohibit",
-                "0 Unreachable",
-                "0 Local link@1",
-            ],
+            expected: &["0 Blackhole", "0 Prohibit", "0 Unreachable", "0 Local link@1"],
         },
         Case {
             what: "link-local and multicast destinations are not routed",
@@ -196,34 +149,20 @@ fn the_best_route_of_a_prefix_is_chosen_as_the_kernel_does() {
         },
         Case {
             what: "a next-hop object without content is said to be one",
-            raw: vec![RawRoute {
-                next_hop_id: Some(1),
-                ..raw(p4, 0, vec![])
-            }],
+            raw: vec![RawRoute { next_hop_id: Some(1), ..raw(p4, 0, vec![]) }],
             expected: &["0 Unresolved"],
         },
         Case {
             what: "a next-hop object with content is like any other, also if it is not ours",
             raw: vec![
-                RawRoute {
-                    next_hop_id: Some(1),
-                    ..raw(p4, 0, vec![hop(1)])
-                },
-                RawRoute {
-                    next_hop_id: Some(2),
-                    ..raw("10.0.0.0/8", 0, vec![hop(9)])
-                },
+                RawRoute { next_hop_id: Some(1), ..raw(p4, 0, vec![hop(1)]) },
+                RawRoute { next_hop_id: Some(2), ..raw("10.0.0.0/8", 0, vec![hop(9)]) },
             ],
             expected: &["0 Unicast link@1"],
         },
     ];
     for case in cases {
-        assert_eq!(
-            shown(&select(&case.raw, &links())),
-            case.expected,
-            "{}",
-            case.what
-        );
+        assert_eq!(shown(&select(&case.raw, &links())), case.expected, "{}", case.what);
     }
 }
 
@@ -232,22 +171,10 @@ fn what_the_packet_path_has_no_notion_of_is_counted() {
     let plain = raw("203.0.113.0/24", 0, vec![hop(1)]);
     let selection = select(
         &[
-            RawRoute {
-                tos: 0x10,
-                ..plain.clone()
-            },
-            RawRoute {
-                source_length: 64,
-                ..plain.clone()
-            },
-            RawRoute {
-                encap: true,
-                ..plain
-            },
-            RawRoute {
-                next_hop_id: Some(1),
-                ..raw("10.0.0.0/8", 0, vec![])
-            },
+            RawRoute { tos: 0x10, ..plain.clone() },
+            RawRoute { source_length: 64, ..plain.clone() },
+            RawRoute { encap: true, ..plain },
+            RawRoute { next_hop_id: Some(1), ..raw("10.0.0.0/8", 0, vec![]) },
         ],
         &links(),
     );

@@ -65,16 +65,12 @@ impl Task {
         let (what, request, flags) = match operation {
             Operation::Delete { .. } => ("remove a route", Request::DelRoute(message), 0),
             // Never over a route that is not ours.
-            Operation::Put { replace: false, .. } => (
-                "add a route",
-                Request::NewRoute(message),
-                NLM_F_CREATE | NLM_F_EXCL,
-            ),
-            Operation::Put { .. } => (
-                "replace a route",
-                Request::NewRoute(message),
-                NLM_F_CREATE | NLM_F_REPLACE,
-            ),
+            Operation::Put { replace: false, .. } => {
+                ("add a route", Request::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+            }
+            Operation::Put { .. } => {
+                ("replace a route", Request::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+            }
         };
         match self.netlink.request(what, request, flags).await {
             // It went by itself in the meantime.
@@ -100,10 +96,7 @@ impl Task {
             if operations.is_empty() {
                 break;
             }
-            info!(
-                routes = operations.len(),
-                "removing our routes from the kernel"
-            );
+            info!(routes = operations.len(), "removing our routes from the kernel");
             for operation in &operations {
                 if let Err(error) = self.perform(operation).await {
                     let (_, prefix) = operation.key();

@@ -24,23 +24,12 @@ fn link(ifindex: u32, name: &str) -> Message {
 
 fn address(ifindex: u32, net: &str, gone: bool, usable: bool) -> Message {
     let net = net.parse().expect("prefix");
-    Message::Address(AddressInfo {
-        gone,
-        ifindex,
-        net,
-        usable,
-    })
+    Message::Address(AddressInfo { gone, ifindex, net, usable })
 }
 
 fn neighbour(ifindex: u32, last: u8, mac: [u8; 6], state: u16, gone: bool) -> Message {
     let address = [192, 0, 2, last].into();
-    Message::Neighbour(NeighbourInfo {
-        gone,
-        ifindex,
-        address,
-        mac: Some(mac),
-        state,
-    })
+    Message::Neighbour(NeighbourInfo { gone, ifindex, address, mac: Some(mac), state })
 }
 
 fn route(table: u32, flags: u32) -> Message {
@@ -68,17 +57,10 @@ fn key(ifindex: u32, last: u8) -> NeighbourKey {
 fn an_interface_of_ours_that_appears_is_read_anew_and_others_are_ignored() {
     let (mut view, now) = (view(), Instant::now());
     assert_eq!(view.apply(link(3, "eth0"), now), Effect::default());
-    assert_eq!(
-        view.apply(address(3, "192.0.2.9/24", false, true), now),
-        Effect::default()
-    );
+    assert_eq!(view.apply(address(3, "192.0.2.9/24", false, true), now), Effect::default());
     assert_eq!(
         view.apply(link(4, "port0"), now),
-        Effect {
-            changed: true,
-            resync: true,
-            routes: true
-        }
+        Effect { changed: true, resync: true, routes: true }
     );
     assert_eq!(view.apply(link(4, "port0"), now), Effect::default());
     assert_eq!(view.links.keys().copied().collect::<Vec<_>>(), [4]);
@@ -94,10 +76,7 @@ fn a_recreated_interface_takes_nothing_over() {
     assert!(view.apply(link(9, "port0"), now).resync);
     assert!(view.addresses.is_empty() && view.neighbours.is_empty());
     view.apply(address(9, "192.0.2.1/24", false, true), now);
-    assert_eq!(
-        view.apply(Message::LinkGone { ifindex: 4 }, now),
-        Effect::default()
-    );
+    assert_eq!(view.apply(Message::LinkGone { ifindex: 4 }, now), Effect::default());
     assert_eq!((view.links.len(), view.addresses.len()), (1, 1));
     // Renamed away: no longer ours.
     assert!(view.apply(link(9, "other"), now).changed);
@@ -108,29 +87,13 @@ fn a_recreated_interface_takes_nothing_over() {
 fn losing_carrier_asks_for_routes_and_another_mtu_does_not() {
     let (mut view, now) = (view(), Instant::now());
     view.apply(link(4, "port0"), now);
-    let Message::Link(mut info) = link(4, "port0") else {
-        panic!()
-    };
+    let Message::Link(mut info) = link(4, "port0") else { panic!() };
     info.mtu = 9000;
     let effect = view.apply(Message::Link(info.clone()), now);
-    assert_eq!(
-        effect,
-        Effect {
-            changed: true,
-            resync: false,
-            routes: false
-        }
-    );
+    assert_eq!(effect, Effect { changed: true, resync: false, routes: false });
     info.carrier = false;
     let effect = view.apply(Message::Link(info), now);
-    assert_eq!(
-        effect,
-        Effect {
-            changed: true,
-            resync: false,
-            routes: true
-        }
-    );
+    assert_eq!(effect, Effect { changed: true, resync: false, routes: true });
 }
 
 #[test]
@@ -143,14 +106,7 @@ fn an_address_counts_once_it_is_usable() {
     assert!(!view.apply(address(4, net, false, true), now).changed);
     // Removing an address removes IPv4 routes without an event.
     let effect = view.apply(address(4, net, true, true), now);
-    assert_eq!(
-        effect,
-        Effect {
-            changed: true,
-            resync: false,
-            routes: true
-        }
-    );
+    assert_eq!(effect, Effect { changed: true, resync: false, routes: true });
 }
 
 #[test]
@@ -168,11 +124,7 @@ fn a_neighbour_matters_when_its_mac_or_usability_changes() {
     assert!(!step(later(6), B, NUD_FAILED, true), "was not there");
     view.apply(neighbour(4, 2, A, NUD_STALE, false), later(7));
     view.apply(neighbour(4, 2, A, NUD_STALE, false), later(9));
-    assert_eq!(
-        view.neighbours[&key(4, 2)].since,
-        later(7),
-        "stale since the first time"
-    );
+    assert_eq!(view.neighbours[&key(4, 2)].since, later(7), "stale since the first time");
     let multicast = Message::Neighbour(NeighbourInfo {
         gone: false,
         ifindex: 4,
@@ -188,22 +140,11 @@ fn only_the_main_table_asks_for_routes() {
     let (mut view, now) = (view(), Instant::now());
     assert!(view.apply(route(RT_TABLE_MAIN, 0), now).routes);
     assert!(!view.apply(route(255, 0), now).routes);
-    assert!(
-        view.apply(
-            Message::RouteGone {
-                table: RT_TABLE_MAIN
-            },
-            now
-        )
-        .routes
-    );
+    assert!(view.apply(Message::RouteGone { table: RT_TABLE_MAIN }, now).routes);
     assert!(!view.apply(Message::RouteGone { table: 255 }, now).routes);
     assert!(view.apply(Message::NextHopObject, now).routes);
     // Cached exceptions and other tables are not routes of ours.
-    let dump = vec![
-        route(255, 0),
-        route(RT_TABLE_MAIN, crate::wire::RTM_F_CLONED),
-    ];
+    let dump = vec![route(255, 0), route(RT_TABLE_MAIN, crate::wire::RTM_F_CLONED)];
     assert!(!view.replace_routes(dump));
     assert!(view.replace_routes(vec![route(RT_TABLE_MAIN, 0)]));
     assert!(!view.replace_routes(vec![route(RT_TABLE_MAIN, 0)]));
@@ -228,10 +169,7 @@ fn a_resync_forgets_what_is_gone_and_keeps_how_long_a_neighbour_was_stale() {
         ]
     };
     assert!(view.replace(dump(), later));
-    assert_eq!(
-        (view.links.len(), view.addresses.len(), view.routes.len()),
-        (1, 1, 1)
-    );
+    assert_eq!((view.links.len(), view.addresses.len(), view.routes.len()), (1, 1, 1));
     assert_eq!(view.neighbours.len(), 1);
     assert_eq!(view.neighbours[&key(4, 2)].since, start);
     assert!(!view.replace(dump(), later), "nothing changed since");

@@ -1,0 +1,354 @@
+//! Our speaker against FRR's bgpd and BIRD, asserted on the peer's own view: its BGP table and its
+//! kernel's routes.
+
+mod netns;
+
+use netns::{Bird, Frr, Net, Ours, in_ns};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+const UP: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(3);
+
+/// FRR as AS 65000 with a v4 and a v6 session to us; `more` goes into `router bgp`.
+fn frr(net: &Net, more: &str) -> Frr {
+    net.frr(
+        &["bgpd"],
+        &format!(
+            "router bgp 65000\n bgp router-id 10.9.0.2\n bgp log-neighbor-changes\n no bgp ebgp-requires-policy\n \
+             bgp bestpath as-path multipath-relax\n \
+             neighbor 10.9.0.1 remote-as 65001\n neighbor 10.9.0.1 timers connect 1\n \
+             neighbor fd09::1 remote-as 65001\n neighbor fd09::1 timers connect 1\n {more}\n \
+             address-family ipv4 unicast\n  no neighbor fd09::1 activate\n  \
+             neighbor 10.9.0.1 default-originate\n exit-address-family\n \
+             address-family ipv6 unicast\n  neighbor fd09::1 activate\n exit-address-family\n"
+        ),
+    )
+}
+
+const LISTEN: [&str; 4] = ["65001", "10.9.0.1", "listen=0.0.0.0:179", "listen=[::]:179"];
+
+fn speaker(net: &Net, neighbors: &[&str]) -> Ours {
+    net.ours("speaker", &[&LISTEN[..], neighbors].concat())
+}
+
+fn ask(ours: &mut Ours, command: &str) -> Value {
+    ours.say(command);
+    serde_json::from_str(&ours.hear(&[], SOON)).unwrap()
+}
+
+fn neighbor(ours: &mut Ours, address: &str) -> Value {
+    let status = ask(ours, "status");
+    let all = status["neighbors"].as_array().unwrap();
+    all.iter().find(|n| n["address"] == address).cloned().unwrap_or(Value::Null)
+}
+
+/// Waits until `look` says so.
+fn wait(what: &str, within: Duration, mut look: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !look() {
+        assert!(start.elapsed() < within, "{what}: not within {within:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    start.elapsed()
+}
+
+fn wait_state(ours: &mut Ours, address: &str, state: &str) {
+    let mut last = Value::Null;
+    let start = Instant::now();
+    while last["state"] != state {
+        assert!(start.elapsed() < UP, "{address} not {state}: {last:#}");
+        std::thread::sleep(Duration::from_millis(20));
+        last = neighbor(ours, address);
+    }
+}
+
+/// Routes of the peer's kernel to this destination.
+fn fib(net: &Net, destination: &str) -> String {
+    let family = if destination.contains(':') { "-6" } else { "-4" };
+    in_ns(&net.peer, &["ip", family, "route", "show", destination])
+}
+
+/// Hears of route changes in the peer's kernel as they happen.
+struct RouteWatch {
+    child: Child,
+    lines: Receiver<(Instant, String)>,
+}
+
+impl RouteWatch {
+    fn new(net: &Net) -> Self {
+        let mut child = Command::new("ip")
+            .args(["-n", &net.peer, "monitor", "route"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if sender.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// When the route was deleted; one deletion is told once.
+    fn deleted(&self, destination: &str) -> Instant {
+        loop {
+            let (at, line) = self.lines.recv_timeout(SOON).expect("a route is deleted");
+            if line.contains("Deleted") && line.contains(destination) {
+                return at;
+            }
+        }
+    }
+}
+
+impl Drop for RouteWatch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// From the decision to the router's kernel. The best of a few: the machine may be busy, the
+/// speaker must not be.
+fn withdrawal_time(net: &Net, ours: &mut Ours) -> Duration {
+    let watch = RouteWatch::new(net);
+    let times = (0..5).map(|_| {
+        ask(ours, "announce 192.0.2.9/32");
+        wait("the route", SOON, || fib(net, "192.0.2.9").contains("via"));
+        let decided = Instant::now();
+        ask(ours, "withdraw 192.0.2.9/32");
+        watch.deleted("192.0.2.9") - decided
+    });
+    times.min().unwrap()
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn frr_installs_what_is_announced_and_removes_what_is_withdrawn() {
+    let net = Net::new("bgp-it-a");
+    let frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2,remote-as=65000,import", "neighbor=fd09::2"]);
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    wait_state(&mut ours, "fd09::2", "Established");
+
+    let attributes = "community=65001:7 large=65001:2:3 med=20 prepend=1";
+    ask(&mut ours, &format!("announce 192.0.2.1/32 {attributes}"));
+    ask(&mut ours, "announce 2001:db8:f::1/128");
+    wait("the v4 route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+    wait("the v6 route", SOON, || fib(&net, "2001:db8:f::1").contains("via fd09::1"));
+    let seen: Value =
+        serde_json::from_str(&frr.show("show bgp ipv4 unicast 192.0.2.1/32 json")).unwrap();
+    let path = &seen["paths"][0];
+    assert_eq!(path["community"]["string"], "65001:7", "{seen:#}");
+    assert_eq!(path["largeCommunity"]["string"], "65001:2:3", "{seen:#}");
+    assert_eq!(path["metric"], 20, "{seen:#}");
+    assert_eq!(path["aspath"]["string"], "65001 65001", "{seen:#}");
+    wait("the peer's default route", SOON, || {
+        ask(&mut ours, "imported")["0.0.0.0/0"][0]["address"] == "10.9.0.2"
+    });
+
+    // bgpd gathers changes for 50 ms (its work queue's hold); the rest is ours and the kernel's.
+    let best = withdrawal_time(&net, &mut ours);
+    println!("withdrawn from FRR's kernel after {best:?}");
+    assert!(best < Duration::from_millis(100), "withdrawal took {best:?}");
+
+    ours.say("shutdown maintenance of rack 7");
+    frr.wait("show bgp neighbor 10.9.0.1", SOON, |text| text.contains("Administrative Shutdown"));
+    let log = net.dir.join("frr/bgpd.log");
+    wait("the message in bgpd's log", SOON, || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("maintenance of rack 7"))
+    });
+    wait("all routes gone", SOON, || fib(&net, "192.0.2.1").is_empty());
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn a_killed_speaker_is_forgotten_at_once() {
+    let net = Net::new("bgp-it-k");
+    let _frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2"]);
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    ask(&mut ours, "announce 192.0.2.1/32");
+    wait("the route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+    ours.signal(Signal::SIGKILL);
+    let took = wait("gone", SOON, || fib(&net, "192.0.2.1").is_empty());
+    println!("route of a killed speaker gone after {took:?}");
+    assert!(took < Duration::from_millis(200), "{took:?}");
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn bfd_down_ends_the_session_and_it_comes_back() {
+    let net = Net::new("bgp-it-b");
+    let frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2"]);
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    assert_eq!(ask(&mut ours, "bfd-down 10.9.0.2"), true);
+    frr.wait("show bgp neighbor 10.9.0.1", SOON, |text| text.contains("(Cease/"));
+    let state = neighbor(&mut ours, "10.9.0.2");
+    assert_eq!(state["last_error"]["code"], serde_json::json!([6, 10]), "{state:#}");
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    assert_eq!(neighbor(&mut ours, "10.9.0.2")["established_count"], 2);
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn keys_and_ttl_are_demanded_in_both_directions() {
+    let key = "neighbor 10.9.0.1 password sesame";
+    let passive = "neighbor 10.9.0.1 passive";
+    let gtsm = "neighbor 10.9.0.1 ttl-security hops 1";
+    let cases = [
+        ("md5, we dial", format!("{key}\n {passive}"), "password=sesame"),
+        ("md5, the peer dials", key.to_owned(), "password=sesame,passive"),
+        ("gtsm, we dial", format!("{gtsm}\n {passive}"), "gtsm"),
+        ("gtsm, the peer dials", gtsm.to_owned(), "gtsm,passive"),
+        ("both at once", format!("{key}\n {gtsm}"), "password=sesame,gtsm"),
+    ];
+    for (n, (what, theirs, options)) in cases.into_iter().enumerate() {
+        println!("{what}");
+        let net = Net::new(&format!("bgp-it-s{n}"));
+        let _frr = frr(&net, &theirs);
+        let mut ours = speaker(&net, &[&format!("neighbor=10.9.0.2,{options}")]);
+        wait_state(&mut ours, "10.9.0.2", "Established");
+        // Before it, FRR may have dialled with half of its configuration read.
+        let before = ask(&mut ours, "status")["kernel"].clone();
+        ask(&mut ours, "announce 192.0.2.1/32");
+        wait("the route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+        assert_eq!(ask(&mut ours, "status")["kernel"], before, "{what}: nothing is dropped");
+    }
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn a_wrong_key_or_ttl_keeps_the_session_down_and_is_counted() {
+    let cases = [
+        ("another key", "neighbor 10.9.0.1 password sesame", ",password=other", "tcp_md5_failure"),
+        ("no key at the peer", "", ",password=other", "tcp_md5_not_found"),
+        ("no key here", "neighbor 10.9.0.1 password sesame", "", "tcp_md5_unexpected"),
+        ("a TTL of 1", "", ",gtsm", "tcp_min_ttl_drop"),
+    ];
+    for (n, (what, theirs, options, counter)) in cases.into_iter().enumerate() {
+        println!("{what}");
+        let net = Net::new(&format!("bgp-it-w{n}"));
+        let _frr = frr(&net, theirs);
+        let mut ours = speaker(&net, &[&format!("neighbor=10.9.0.2,passive{options}")]);
+        wait(what, UP, || ask(&mut ours, "status")["kernel"][counter].as_u64() > Some(0));
+        assert_eq!(neighbor(&mut ours, "10.9.0.2")["established_count"], 0, "{what}");
+    }
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn the_wrong_as_is_told_so() {
+    let net = Net::new("bgp-it-as");
+    let frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2,remote-as=65009"]);
+    wait("the error", UP, || {
+        let state = neighbor(&mut ours, "10.9.0.2");
+        state["last_error"]["code"] == serde_json::json!([2, 2])
+            && state["last_error"]["direction"] == "sent"
+    });
+    frr.wait("show bgp neighbor 10.9.0.1", SOON, |text| text.contains("Bad Peer AS"));
+    assert_eq!(neighbor(&mut ours, "10.9.0.2")["established_count"], 0);
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn the_peers_shutdown_message_is_kept() {
+    let net = Net::new("bgp-it-sd");
+    let frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2"]);
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    let line = "neighbor 10.9.0.1 shutdown message back at noon";
+    frr.configure(&["router bgp 65000", line]);
+    wait("the message", SOON, || {
+        let state = neighbor(&mut ours, "10.9.0.2");
+        let text = state["last_error"]["text"].as_str().unwrap_or_default().to_owned();
+        text.contains("Administrative Shutdown") && text.contains("back at noon")
+    });
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn ten_thousand_prefixes_come_and_go() {
+    let net = Net::new("bgp-it-10k");
+    let frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2"]);
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    let count = |text: &str| -> Option<u64> {
+        serde_json::from_str::<Value>(text).ok()?["ipv4Unicast"]["peers"]["10.9.0.1"]["pfxRcd"]
+            .as_u64()
+    };
+    let limit = Duration::from_secs(2);
+    for (command, expected) in [("announce-many 10000", 10_000), ("withdraw-all", 0)] {
+        ask(&mut ours, command);
+        let took = frr.wait("show bgp summary json", limit, |t| count(t) == Some(expected));
+        println!("{command}: {took:?}");
+    }
+}
+
+/// BIRD as AS 65000; `session` goes into its BGP protocol.
+fn bird(net: &Net, session: &str) -> Bird {
+    net.bird(&format!(
+        "router id 10.9.0.2;\nprotocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n\
+         protocol kernel {{ ipv4 {{ export where source=RTS_BGP; }}; merge paths on limit 16; }}\n\
+         protocol kernel {{ ipv6 {{ export where source=RTS_BGP; }}; }}\n\
+         protocol bgp dunlin {{ connect retry time 1; error wait time 1, 2; {session} }}\n"
+    ))
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn bird_installs_what_is_announced() {
+    let both = "ipv4 { import all; export none; }; ipv6 { import all; export none; };";
+    let cases = [
+        ("eBGP over IPv4", "local as 65000; neighbor 10.9.0.1 as 65001;", "neighbor=10.9.0.2"),
+        ("eBGP over IPv6", "local as 65000; neighbor fd09::1 as 65001;", "neighbor=fd09::2"),
+        (
+            "iBGP",
+            "local as 65001; neighbor 10.9.0.1 as 65001;",
+            "neighbor=10.9.0.2,remote-as=internal",
+        ),
+        (
+            "MD5, BIRD passive",
+            "local as 65000; neighbor 10.9.0.1 as 65001; password \"sesame\"; passive;",
+            "neighbor=10.9.0.2,password=sesame",
+        ),
+        (
+            "GTSM, we passive",
+            "local as 65000; neighbor 10.9.0.1 as 65001; ttl security on;",
+            "neighbor=10.9.0.2,gtsm,passive",
+        ),
+    ];
+    for (n, (what, session, neighbor)) in cases.into_iter().enumerate() {
+        println!("{what}");
+        let net = Net::new(&format!("bgp-it-r{n}"));
+        let bird = bird(&net, &format!("{session} {both}"));
+        let mut ours = speaker(&net, &[neighbor]);
+        let address = neighbor.trim_start_matches("neighbor=").split(',').next().unwrap();
+        wait_state(&mut ours, address, "Established");
+        ask(&mut ours, "announce 192.0.2.1/32 large=65001:2:3");
+        ask(&mut ours, "announce 2001:db8:f::1/128");
+        wait("the v4 route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+        wait("the v6 route", SOON, || fib(&net, "2001:db8:f::1").contains("via fd09::1"));
+        let route = bird.show("show route all for 192.0.2.1");
+        assert!(route.contains("(65001, 2, 3)"), "{route}");
+        ask(&mut ours, "withdraw 192.0.2.1/32");
+        wait("withdrawn", SOON, || fib(&net, "192.0.2.1").is_empty());
+        let best = withdrawal_time(&net, &mut ours);
+        println!("withdrawn from BIRD's kernel after {best:?}");
+        assert!(best < Duration::from_millis(50), "withdrawal took {best:?}");
+        ours.say("shutdown going home");
+        bird.wait("show protocols all dunlin", SOON, |text| {
+            text.contains("Administrative shutdown") || text.contains("going home")
+        });
+    }
+}

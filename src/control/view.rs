@@ -1,0 +1,316 @@
+//! The state as the API tells it: pure functions from the owner's state and the workers' counters.
+
+use super::announce::{Decision, Drain};
+use super::owner::{DrainScope, Owner};
+use super::state::{BackendState, ServiceState};
+use crate::api::model::{
+    AnnounceInfo, BackendInfo, BackendState as BackendWord, DrainInfo, DrainPhase, DropInfo,
+    Health, HealthState, ServiceInfo, Traffic, VipStatus, WorkerInfo,
+};
+use crate::config::model::OnNoBackend;
+use crate::forward::{DropReason, Usage, WorkerStats};
+use crate::health::{Target, TargetStatus};
+use crate::worker::Shared;
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// The workers, as readers see them.
+pub type Workers = [Arc<Shared>];
+
+/// What the checker knows of each target.
+pub type Checks = HashMap<Target, TargetStatus>;
+
+/// One entry per service, VIP and port.
+pub fn services(owner: &Owner, workers: &Workers) -> Vec<ServiceInfo> {
+    let state = owner.state();
+    state
+        .services
+        .values()
+        .filter(|service| service.removed.is_none())
+        .map(|service| {
+            let configured = || service.backends.iter().filter(|b| b.removed.is_none());
+            let name = &service.config.name;
+            ServiceInfo {
+                name: name.clone(),
+                vip: service.key.vip,
+                protocol: service.key.protocol,
+                port: service.key.port,
+                scheduler: service.config.scheduler,
+                backends_healthy: configured().filter(|b| state.usable(b)).count() as u64,
+                backends_total: configured().count() as u64,
+                min_healthy: service.config.min_healthy,
+                keep_announced: service.config.on_no_backend == OnNoBackend::Keep,
+                announced: owner
+                    .decisions()
+                    .get(&IpNet::from(service.key.vip))
+                    .is_some_and(|decision| decision.announcement.is_some()),
+                draining: owner.drains().contains_key(&DrainScope::Node)
+                    || owner.drains().contains_key(&DrainScope::Service(name.clone())),
+                traffic: traffic(workers, |stats| stats.service(service.id)),
+            }
+        })
+        .collect()
+}
+
+/// One entry per service and backend; removed ones while flows are left on them.
+pub fn backends(
+    owner: &Owner,
+    workers: &Workers,
+    checks: &Checks,
+    now: Instant,
+) -> Vec<BackendInfo> {
+    let mut infos: Vec<BackendInfo> = Vec::new();
+    for service in owner.state().services.values() {
+        for backend in &service.backends {
+            infos.push(backend_info(owner, service, backend, workers, checks, now));
+        }
+    }
+    infos
+}
+
+fn backend_info(
+    owner: &Owner,
+    service: &ServiceState,
+    backend: &BackendState,
+    workers: &Workers,
+    checks: &Checks,
+    now: Instant,
+) -> BackendInfo {
+    let check = backend.target.as_ref().and_then(|target| checks.get(target));
+    let health = backend.target.as_ref().and_then(|target| owner.state().health.get(target));
+    let (state, age, reason) = if backend.removed.is_some() {
+        (BackendWord::Removed, None, "no longer configured; flows are left".to_owned())
+    } else if let Some(drain) = owner.drains().get(&DrainScope::Backend(backend.address)) {
+        let age = now.saturating_duration_since(drain.since);
+        (BackendWord::Draining, Some(age), drain.reason.clone())
+    } else if backend.target.is_none() {
+        (BackendWord::Healthy, None, "not checked".to_owned())
+    } else {
+        let word = match health {
+            None => BackendWord::Unknown,
+            Some(health) if health.healthy => BackendWord::Healthy,
+            Some(_) => BackendWord::Unhealthy,
+        };
+        let reason = health.map(|h| h.reason.clone()).unwrap_or_default();
+        (word, check.map(|c| c.since.elapsed().unwrap_or_default()), reason)
+    };
+    BackendInfo {
+        service: service.config.name.clone(),
+        address: backend.address,
+        weight: backend.weight,
+        state,
+        state_age_s: age.map_or(0, |age| age.as_secs()),
+        reason,
+        check_latency_us: check.and_then(|c| c.latency).map(|l| l.as_micros() as u64),
+        traffic: traffic(workers, |stats| stats.backend(backend.id)),
+    }
+}
+
+/// Every prefix that is or could be announced. Which peers it went to is the speaker's to add.
+pub fn announce(owner: &Owner) -> Vec<AnnounceInfo> {
+    owner
+        .decisions()
+        .iter()
+        .map(|(prefix, decision)| AnnounceInfo {
+            prefix: *prefix,
+            services: services_on(owner, prefix),
+            wanted: decision.announcement.is_some(),
+            reasons: decision.reasons.iter().map(ToString::to_string).collect(),
+            attributes: attributes(decision),
+            peers: Vec::new(),
+        })
+        .collect()
+}
+
+fn services_on(owner: &Owner, prefix: &IpNet) -> Vec<String> {
+    let mut names: Vec<String> = owner
+        .state()
+        .services
+        .values()
+        .filter(|service| service.removed.is_none() && IpNet::from(service.key.vip) == *prefix)
+        .map(|service| service.config.name.clone())
+        .collect();
+    names.dedup();
+    names
+}
+
+fn attributes(decision: &Decision) -> Vec<String> {
+    let Some(announcement) = &decision.announcement else { return Vec::new() };
+    let bgp = &announcement.bgp;
+    let mut words: Vec<String> =
+        bgp.communities.iter().map(|(asn, value)| format!("community {asn}:{value}")).collect();
+    words.extend(bgp.large_communities.iter().map(|(a, b, c)| format!("large {a}:{b}:{c}")));
+    words.extend(bgp.med.map(|med| format!("med {med}")));
+    words.extend(bgp.local_preference.map(|preference| format!("local-preference {preference}")));
+    words.extend(bgp.next_hop.map(|next_hop| format!("next-hop {next_hop}")));
+    words
+}
+
+/// Whether each prefix is announced, and the first reason why not.
+pub fn vips(owner: &Owner) -> Vec<VipStatus> {
+    owner
+        .decisions()
+        .iter()
+        .map(|(prefix, decision)| {
+            let announced = decision.announcement.is_some();
+            let first = decision.reasons.first().filter(|_| !announced);
+            VipStatus {
+                prefix: *prefix,
+                announced,
+                reason: first.map(ToString::to_string).unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+/// The workers. `busy` is each one's share of busy time over the last second, 0..=100.
+pub fn workers(owner: &Owner, workers: &Workers, now_ns: u64, busy: &[f64]) -> Vec<WorkerInfo> {
+    let config = owner.state().config();
+    (0u16..)
+        .zip(workers)
+        .map(|(id, worker)| {
+            let stats = &worker.stats;
+            let view = owner.state().workers.get(usize::from(id)).copied().unwrap_or_default();
+            let beat = worker.beat_ns.load(Ordering::Acquire);
+            let per_backend = stats.local_ports_v4.get() + stats.local_ports_v6.get();
+            WorkerInfo {
+                id,
+                core: worker.core,
+                beat_age_ms: now_ns.saturating_sub(beat) / 1_000_000,
+                stalled: view.stalled,
+                epoch: worker.epoch.load(Ordering::Acquire),
+                busy_percent: busy.get(usize::from(id)).copied().unwrap_or(0.0),
+                flows: stats.flows.get(),
+                max_flows: u64::from(config.dataplane.max_flows),
+                local_ports_used: per_backend * stats.local_ports_fullest_permille.get() / 1000,
+                local_ports_total: per_backend,
+                rx_packets: stats.received.packets.get() + stats.from_kernel.packets.get(),
+                tx_packets: stats.transmitted.packets.get(),
+                kernel_packets: stats.to_kernel.packets.get(),
+                handover_packets: stats.handed_over.packets.get(),
+                dropped_packets: stats.dropped(),
+            }
+        })
+        .collect()
+}
+
+/// Every reason, counted or not.
+pub fn drops(workers: &Workers) -> Vec<DropInfo> {
+    DropReason::ALL
+        .iter()
+        .map(|&reason| {
+            let per_worker: Vec<u64> = workers.iter().map(|w| w.stats.drops(reason)).collect();
+            DropInfo {
+                reason: reason.name().to_owned(),
+                description: reason.describe().trim().to_owned(),
+                count: per_worker.iter().sum(),
+                per_worker,
+            }
+        })
+        .collect()
+}
+
+/// A drain of the node under way or done.
+pub fn drain(owner: &Owner, workers: &Workers, now: Instant) -> Option<DrainInfo> {
+    let drain = owner.drains().get(&DrainScope::Node)?;
+    Some(DrainInfo {
+        age_s: now.saturating_duration_since(drain.since).as_secs(),
+        phase: match drain.phase {
+            Drain::Withdrawn => DrainPhase::Withdrawn,
+            Drain::No | Drain::Lowered => DrainPhase::Lowered,
+        },
+        reason: drain.reason.clone(),
+        flows_left: flows(workers),
+    })
+}
+
+/// Flows on this node.
+pub fn flows(workers: &Workers) -> u64 {
+    workers.iter().map(|w| w.stats.flows.get()).sum()
+}
+
+/// The node in one word; `others`: reasons from outside the owner's state (sessions, reload).
+pub fn health(owner: &Owner, mut others: Vec<String>) -> Health {
+    let mut reasons = Vec::new();
+    for (id, worker) in owner.state().workers.iter().enumerate() {
+        if worker.stalled {
+            reasons.push(format!("worker {id} is stalled"));
+        }
+    }
+    for vip in vips(owner).into_iter().filter(|vip| !vip.announced) {
+        reasons.push(format!("{} is not announced: {}", vip.prefix, vip.reason));
+    }
+    reasons.append(&mut others);
+    for (service, addresses) in unhealthy(owner) {
+        reasons.push(format!("service {service}: unhealthy: {}", addresses.join(", ")));
+    }
+    let state = if owner.drains().contains_key(&DrainScope::Node) {
+        HealthState::Draining
+    } else if reasons.is_empty() {
+        HealthState::Ok
+    } else {
+        HealthState::Degraded
+    };
+    Health { state, reasons }
+}
+
+fn unhealthy(owner: &Owner) -> Vec<(String, Vec<String>)> {
+    let state = owner.state();
+    let sick = |backend: &&BackendState| {
+        backend.removed.is_none()
+            && backend
+                .target
+                .as_ref()
+                .is_some_and(|target| state.health.get(target).is_none_or(|h| !h.healthy))
+    };
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for service in state.services.values().filter(|s| s.removed.is_none()) {
+        let addresses: Vec<String> =
+            service.backends.iter().filter(sick).map(|b| b.address.to_string()).collect();
+        match found.iter_mut().find(|(name, _)| *name == service.config.name) {
+            _ if addresses.is_empty() => {}
+            Some((_, known)) => known.extend(addresses),
+            None => found.push((service.config.name.clone(), addresses)),
+        }
+    }
+    for (_, addresses) in &mut found {
+        addresses.sort();
+        addresses.dedup();
+    }
+    found
+}
+
+/// Backends that a selector of the API may mean.
+pub fn backend_addresses(owner: &Owner) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = owner
+        .state()
+        .services
+        .values()
+        .flat_map(|service| &service.backends)
+        .filter(|backend| backend.removed.is_none())
+        .map(|backend| backend.address)
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    addresses
+}
+
+fn traffic<'a>(
+    workers: &'a Workers,
+    usage: impl Fn(&'a WorkerStats) -> Option<&'a Usage>,
+) -> Traffic {
+    let mut sum = Traffic::default();
+    for usage in workers.iter().filter_map(|worker| usage(&worker.stats)) {
+        sum.connections_active += usage.active.get();
+        sum.connections_total += usage.total.get();
+        sum.packets_in += usage.requests().packets.get();
+        sum.packets_out += usage.replies().packets.get();
+        sum.bytes_in += usage.requests().bytes.get();
+        sum.bytes_out += usage.replies().bytes.get();
+    }
+    sum
+}

@@ -1,0 +1,305 @@
+//! The node behind its API: questions go to the task and to the workers, answers come back.
+
+use super::speaking;
+use super::task::{Ask, Task};
+use crate::api::model::{
+    AnnounceInfo, AnnouncePeer, BackendInfo, BackendSelector, BfdSessionInfo, BgpInfo, BgpSummary,
+    ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, PortInfo, ReloadResult,
+    Scope, ServiceInfo, Status, WorkerInfo,
+};
+use crate::api::{ApiError, Node};
+use crate::control::owner::DrainScope;
+use crate::control::view;
+use crate::forward::tables::ServiceId;
+use crate::worker::Command;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot};
+
+/// Implements the API's [`Node`].
+pub struct Handle {
+    pub asks: mpsc::Sender<Ask>,
+    pub workers: Vec<SyncSender<Command>>,
+    /// Describes the ports now; asks the devices.
+    pub ports: Box<dyn Fn() -> Vec<PortInfo> + Send + Sync>,
+    pub started: Instant,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("started", &self.started).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Run `question` on the task.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Task) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let ask: Ask = Box::new(move |task| {
+            // Whoever asked may have gone.
+            let _ = reply.send(question(task));
+        });
+        let stopped = || ApiError::unavailable("the node is stopping", "try again when it is back");
+        self.asks.send(ask).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())
+    }
+
+    async fn bfd_status(&self) -> Result<Option<routing::bfd::BfdStatus>, ApiError> {
+        let bfd = self.ask(|task| task.bfd.clone()).await?;
+        Ok(bfd.status().await.ok())
+    }
+}
+
+impl Node for Handle {
+    async fn status(&self) -> Result<Status, ApiError> {
+        let uptime_s = self.started.elapsed().as_secs();
+        self.ask(move |task| status(task, uptime_s)).await
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceInfo>, ApiError> {
+        self.ask(|task| view::services(&task.owner, task.pulse.workers())).await
+    }
+
+    async fn backends(&self) -> Result<Vec<BackendInfo>, ApiError> {
+        self.ask(|task| {
+            let checks = checks(task);
+            view::backends(&task.owner, task.pulse.workers(), &checks, Instant::now())
+        })
+        .await
+    }
+
+    async fn flows(&self, filter: FlowFilter) -> Result<FlowList, ApiError> {
+        let (names, total) =
+            self.ask(|task| (service_names(task), view::flows(task.pulse.workers()))).await?;
+        let names = Arc::new(names);
+        let mut list = FlowList { total, ..FlowList::default() };
+        for (worker, commands) in (0u16..).zip(&self.workers) {
+            let (reply, answer) = oneshot::channel();
+            let (wanted, names_there) = (filter.clone(), Arc::clone(&names));
+            let room = filter.limit.saturating_sub(list.flows.len());
+            let command = Command::Flows {
+                filter: Box::new(move |flow| {
+                    super::flows::matches(&wanted, flow, names_there.get(&ServiceId(flow.service)))
+                }),
+                limit: room,
+                reply,
+            };
+            commands.try_send(command).map_err(|_| {
+                ApiError::unavailable(
+                    format!("worker {worker} does not take questions"),
+                    "it is stalled or already listing flows; see `dunlin workers`",
+                )
+            })?;
+            let page = answer.await.map_err(|_| {
+                ApiError::unavailable(format!("worker {worker} did not answer"), "see the log")
+            })?;
+            list.matched += page.matched;
+            list.flows.extend(page.flows.into_iter().map(|flow| {
+                let service = names.get(&ServiceId(flow.service)).cloned().unwrap_or_default();
+                super::flows::info(&flow, service)
+            }));
+        }
+        Ok::<_, ApiError>(list)
+    }
+
+    async fn bgp(&self) -> Result<Option<BgpInfo>, ApiError> {
+        let bfd = self.bfd_status().await?;
+        self.ask(move |task| {
+            let config = task.owner.state().config();
+            config.bgp.as_ref()?;
+            Some(speaking::bgp_info(config, &task.speaker.status(), bfd.as_ref()))
+        })
+        .await
+    }
+
+    async fn bfd(&self) -> Result<Vec<BfdSessionInfo>, ApiError> {
+        let status = self.bfd_status().await?;
+        Ok(status.as_ref().map(speaking::bfd_info).unwrap_or_default())
+    }
+
+    async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {
+        Ok((self.ports)())
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerInfo>, ApiError> {
+        self.ask(|task| workers(task)).await
+    }
+
+    async fn drops(&self) -> Result<Vec<DropInfo>, ApiError> {
+        self.ask(|task| view::drops(task.pulse.workers())).await
+    }
+
+    async fn announce(&self) -> Result<Vec<AnnounceInfo>, ApiError> {
+        let (mut list, speaker, peers) = self
+            .ask(|task| {
+                let status = task.speaker.status();
+                (view::announce(&task.owner), task.speaker.clone(), status.neighbors)
+            })
+            .await?;
+        for peer in peers {
+            let told = speaker.announced(peer.address).await.unwrap_or_default();
+            for entry in &mut list {
+                let sent = told.iter().any(|route| route.prefix == entry.prefix);
+                let refused = peer.unannounceable.iter().find(|(p, _)| *p == entry.prefix);
+                let reason = match refused {
+                    Some((_, why)) => why.clone(),
+                    None if !sent && entry.wanted => format!("session is {}", peer.state.name()),
+                    None => String::new(),
+                };
+                entry.peers.push(AnnouncePeer {
+                    address: peer.address,
+                    protocol: "bgp".to_owned(),
+                    sent,
+                    reason,
+                });
+            }
+        }
+        Ok(list)
+    }
+
+    async fn config(&self) -> Result<ConfigInfo, ApiError> {
+        self.ask(|task| ConfigInfo {
+            file: task.config_file.display().to_string(),
+            loaded_at: unix(task.config_loaded_at),
+            toml: super::redact(&task.config_text),
+        })
+        .await
+    }
+
+    async fn drain(&self, scope: Scope, request: DrainRequest) -> Result<DrainResult, ApiError> {
+        self.ask(move |task| {
+            let mut changes = Vec::new();
+            for scope in scopes(task, &scope)? {
+                let sentence = format!("{} drains", describe(&scope));
+                if task.owner.drain(scope, request.reason.clone(), Instant::now()) {
+                    changes.push(sentence);
+                }
+            }
+            Ok(DrainResult { changes })
+        })
+        .await?
+    }
+
+    async fn undrain(&self, scope: Scope) -> Result<DrainResult, ApiError> {
+        self.ask(move |task| {
+            let mut changes = Vec::new();
+            for scope in scopes(task, &scope)? {
+                if task.owner.undrain(&scope) {
+                    changes.push(format!("{} is back in service", describe(&scope)));
+                }
+            }
+            Ok(DrainResult { changes })
+        })
+        .await?
+    }
+
+    async fn reload(&self) -> Result<ReloadResult, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(|task| task.reloads.push(reply)).await?;
+        answer
+            .await
+            .map_err(|_| ApiError::unavailable("the node is stopping", "nothing was changed"))?
+    }
+}
+
+fn status(task: &mut Task, uptime_s: u64) -> Status {
+    let owner = &task.owner;
+    let config = Arc::clone(owner.state().config());
+    let speaker = task.speaker.status();
+    let established =
+        speaker.neighbors.iter().filter(|n| n.state == routing::bgp::fsm::State::Established);
+    let summary = BgpSummary {
+        neighbors: speaker.neighbors.len() as u64,
+        established: established.count() as u64,
+    };
+    let mut others: Vec<String> = speaker
+        .neighbors
+        .iter()
+        .filter(|n| !n.admin_down && n.state != routing::bgp::fsm::State::Established)
+        .map(|n| format!("BGP session with {} is {}", n.address, n.state.name()))
+        .collect();
+    others.extend(task.config_error.iter().map(|error| format!("last reload refused: {error}")));
+    let backends = view::backends(owner, task.pulse.workers(), &checks(task), Instant::now());
+    let healthy = backends
+        .iter()
+        .filter(|backend| backend.state == crate::api::model::BackendState::Healthy)
+        .count();
+    Status {
+        name: config.node.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        router_id: config.node.router_id,
+        pid: std::process::id(),
+        uptime_s,
+        config_file: task.config_file.display().to_string(),
+        config_loaded_at: unix(task.config_loaded_at),
+        config_age_s: task.config_loaded_at.elapsed().unwrap_or_default().as_secs(),
+        config_error: task.config_error.clone(),
+        tables_epoch: owner.state().epoch(),
+        drain: view::drain(owner, task.pulse.workers(), Instant::now()),
+        health: view::health(owner, others),
+        services: view::services(owner, task.pulse.workers()).len() as u64,
+        backends_healthy: healthy as u64,
+        backends_total: backends.len() as u64,
+        workers: workers(task),
+        vips: view::vips(owner),
+        bgp: config.bgp.is_some().then_some(summary),
+    }
+}
+
+fn workers(task: &Task) -> Vec<WorkerInfo> {
+    view::workers(&task.owner, task.pulse.workers(), (task.clock)(), task.pulse.busy())
+}
+
+fn checks(task: &Task) -> view::Checks {
+    let status = task.outlets.checker.status();
+    status.into_iter().map(|status| ((*status.target).clone(), status)).collect()
+}
+
+fn service_names(task: &Task) -> HashMap<ServiceId, String> {
+    let services = task.owner.state().services.values();
+    services.map(|service| (service.id, service.config.name.clone())).collect()
+}
+
+/// What the API's scope means here; an error if there is no such thing.
+fn scopes(task: &Task, scope: &Scope) -> Result<Vec<DrainScope>, ApiError> {
+    match scope {
+        Scope::Node => Ok(vec![DrainScope::Node]),
+        Scope::Service(name) => {
+            let config = task.owner.state().config();
+            if config.services.iter().any(|service| service.name == *name) {
+                Ok(vec![DrainScope::Service(name.clone())])
+            } else {
+                let known = config.services.iter().map(|service| service.name.clone());
+                Err(ApiError::not_found("service", name, known))
+            }
+        }
+        Scope::Backend(selector) => backend_scopes(task, selector),
+    }
+}
+
+fn backend_scopes(task: &Task, selector: &BackendSelector) -> Result<Vec<DrainScope>, ApiError> {
+    let all = view::backend_addresses(&task.owner);
+    let meant: Vec<SocketAddr> = all.iter().copied().filter(|a| selector.matches(a)).collect();
+    if meant.is_empty() {
+        return Err(ApiError::not_found("backend", &selector.to_string(), all));
+    }
+    Ok(meant.into_iter().map(DrainScope::Backend).collect())
+}
+
+fn describe(scope: &DrainScope) -> String {
+    match scope {
+        DrainScope::Node => "the node".to_owned(),
+        DrainScope::Service(name) => format!("service {name}"),
+        DrainScope::Backend(address) => format!("backend {address}"),
+    }
+}
+
+fn unix(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,105 @@
+//! Ports as the API shows them.
+
+use super::dataplane::OpenPort;
+use super::task::LinkProbe;
+use crate::api::model::{
+    ControlInfo, ControlInterface, PortInfo, PortStats, SteeringInfo, SteeringMode,
+};
+use crate::config::model::Device;
+use crate::forward::tables::Mac;
+use crate::port::Caps;
+use crate::port::dpdk::DpdkPort;
+
+/// Asks the port's device for its link.
+pub fn link_probe(port: &OpenPort) -> LinkProbe {
+    let wire = port.wire.clone();
+    Box::new(move || wire.link().is_ok_and(|link| link.up))
+}
+
+/// Describes all ports, as they are whenever it is asked.
+pub fn describer(
+    ports: &[OpenPort],
+    workers: usize,
+) -> Box<dyn Fn() -> Vec<PortInfo> + Send + Sync> {
+    let described: Vec<(PortInfo, DpdkPort)> =
+        ports.iter().map(|port| (fixed(port, workers), port.wire.clone())).collect();
+    Box::new(move || described.iter().map(|(fixed, wire)| now(fixed.clone(), wire)).collect())
+}
+
+fn fixed(port: &OpenPort, workers: usize) -> PortInfo {
+    let info = port.wire.info();
+    PortInfo {
+        name: port.config.name.clone(),
+        device: match &port.config.device {
+            Device::Pci(address) => address.clone(),
+            Device::Vdev(arguments) => arguments.clone(),
+        },
+        driver: info.driver.clone(),
+        mac: mac(info.mac),
+        link_up: false,
+        speed_mbps: None,
+        mtu: port.config.mtu,
+        rx_queues: info.queues,
+        tx_queues: info.queues,
+        control: Some(ControlInfo {
+            interface: port.config.name.clone(),
+            kind: match port.control_kind {
+                kni::control::Kind::VhostNet => ControlInterface::VhostNet,
+                kni::control::Kind::Tap => ControlInterface::Tap,
+            },
+            reason: port.control_why.clone(),
+        }),
+        steering: steering(workers),
+        caps: caps(info.caps),
+        stats: PortStats::default(),
+    }
+}
+
+fn now(mut port: PortInfo, wire: &DpdkPort) -> PortInfo {
+    if let Ok(link) = wire.link() {
+        port.link_up = link.up;
+        let known = link.speed_mbps != 0 && link.speed_mbps != u32::MAX;
+        port.speed_mbps = known.then_some(link.speed_mbps);
+    }
+    if let Ok(stats) = wire.stats() {
+        port.stats = PortStats {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
+            rx_errors: stats.rx_errors,
+            tx_errors: stats.tx_errors,
+            rx_missed: stats.rx_missed,
+            rx_nombuf: stats.rx_no_buffer,
+        };
+    }
+    port
+}
+
+fn steering(workers: usize) -> SteeringInfo {
+    if workers == 1 {
+        return SteeringInfo { mode: SteeringMode::Single, reason: "one worker".to_owned() };
+    }
+    SteeringInfo {
+        mode: SteeringMode::Software,
+        reason: "right on every port; steering by the NIC is not built yet".to_owned(),
+    }
+}
+
+fn caps(caps: Caps) -> Vec<String> {
+    [
+        (caps.rx_ipv4_checksum, "rx-ipv4-checksum"),
+        (caps.rx_l4_checksum, "rx-l4-checksum"),
+        (caps.tx_ipv4_checksum, "tx-ipv4-checksum"),
+        (caps.tx_l4_checksum, "tx-l4-checksum"),
+        (caps.rss, "rss"),
+    ]
+    .into_iter()
+    .filter(|(has, _)| *has)
+    .map(|(_, name)| name.to_owned())
+    .collect()
+}
+
+fn mac(mac: Mac) -> String {
+    mac.0.map(|byte| format!("{byte:02x}")).join(":")
+}
