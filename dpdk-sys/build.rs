@@ -12,13 +12,7 @@ const OLDEST: &str = "22.11";
 
 /// What we call directly. The rest comes along by the libraries' own dependencies, and drivers are
 /// plugins that EAL loads. `rte_log` is part of `rte_eal` before 24.03.
-const LIBRARIES: &[&str] = &[
-    "rte_ethdev",
-    "rte_mbuf",
-    "rte_mempool",
-    "rte_eal",
-    "rte_log",
-];
+const LIBRARIES: &[&str] = &["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_eal", "rte_log"];
 
 const FUNCTIONS: &[&str] = &[
     "dpdk_sys_.*",
@@ -56,10 +50,7 @@ fn main() {
     for path in &dpdk.link_paths {
         println!("cargo:rustc-link-search=native={}", path.display());
     }
-    for library in LIBRARIES
-        .iter()
-        .filter(|l| dpdk.libs.iter().any(|d| d == **l))
-    {
+    for library in LIBRARIES.iter().filter(|l| dpdk.libs.iter().any(|d| d == **l)) {
         println!("cargo:rustc-link-lib=dylib={library}");
     }
     println!("cargo:version={}", dpdk.version);
@@ -77,11 +68,7 @@ fn main() {
 fn generate(dpdk: &pkg_config::Library, flags: &[String], out: &std::path::Path) {
     let mut builder = bindgen::Builder::default()
         .header("c/wrapper.h")
-        .clang_args(
-            dpdk.include_paths
-                .iter()
-                .map(|p| format!("-I{}", p.display())),
-        )
+        .clang_args(dpdk.include_paths.iter().map(|p| format!("-I{}", p.display())))
         .clang_args(flags)
         // The vector types behind these are of no use to us and differ between compilers.
         .opaque_type("rte_mbuf")
@@ -99,20 +86,16 @@ fn generate(dpdk: &pkg_config::Library, flags: &[String], out: &std::path::Path)
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);
     }
-    match builder.generate() {
-        Ok(bindings) => bindings
-            .write_to_file(out.join("bindings.rs"))
-            .expect("OUT_DIR is writable"),
+    let bindings = match builder.generate() {
+        Ok(bindings) => bindings,
         Err(error) => give_up(&format!("bindgen: {error}")),
-    }
+    };
+    bindings.write_to_file(out.join("bindings.rs")).expect("OUT_DIR is writable");
 }
 
 fn compile(dpdk: &pkg_config::Library, flags: &[String]) {
     let mut build = cc::Build::new();
-    build
-        .file("c/shim.c")
-        .includes(&dpdk.include_paths)
-        .opt_level(3);
+    build.file("c/shim.c").includes(&dpdk.include_paths).opt_level(3);
     for flag in flags {
         build.flag(flag);
     }

@@ -62,17 +62,9 @@ fn garbage_never_panics_and_never_hangs() {
         let mut answer = Vec::new();
         let end = stream.read_to_end(&mut answer);
         let hung = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-        assert!(
-            !hung,
-            "round {round}: {:?}",
-            String::from_utf8_lossy(&request)
-        );
+        assert!(!hung, "round {round}: {:?}", String::from_utf8_lossy(&request));
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     assert_eq!(ask(served.socket(), "GET", "/v1/status", "").status, 200);
     served.stop();
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
@@ -81,10 +73,7 @@ fn garbage_never_panics_and_never_hangs() {
 #[test]
 fn headers_without_end_are_refused() {
     let served = Served::new(Fake::bad_night());
-    let long = format!(
-        "GET /v1/status HTTP/1.1\r\nx: {}\r\n\r\n",
-        "y".repeat(1 << 20)
-    );
+    let long = format!("GET /v1/status HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
     assert_eq!(parse(&raw(served.socket(), long.as_bytes())).status, 431);
     let many = format!("GET /v1/status HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(100));
     assert_eq!(parse(&raw(served.socket(), many.as_bytes())).status, 431);
@@ -95,25 +84,51 @@ fn stalled_clients_delay_nobody_until_every_place_is_taken_and_then_are_cut_off(
     let served = Served::new(Fake::bad_night());
     let stall = || {
         let mut stream = connect(served.socket());
-        stream
-            .write_all(b"GET /v1/status HTTP/1.1\r\nhost:")
-            .expect("written");
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost:").expect("written");
         stream
     };
     let mut stalled: Vec<UnixStream> = (0..63).map(|_| stall()).collect();
     let started = Instant::now();
     assert_eq!(ask(served.socket(), "GET", "/v1/status", "").status, 200);
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     // Every place is taken; a place becomes free when the first of them are cut off.
     stalled.extend((0..8).map(|_| stall()));
     assert_eq!(ask(served.socket(), "GET", "/v1/status", "").status, 200);
     let mut rest = Vec::new();
     let first = stalled.first_mut().expect("there are some");
     first.read_to_end(&mut rest).expect("the server closed it");
+}
+
+/// More than a socket buffers, so that the answer stays in the server while nobody reads.
+const MANY: usize = 20_000;
+
+#[test]
+fn readers_that_stall_hold_no_more_than_a_few_listings_of_flows() {
+    let mut fake = Fake::bad_night();
+    fake.flows = vec![fake.flows[0].clone(); MANY];
+    let served = Served::new(fake);
+    let list = || {
+        let mut stream = connect(served.socket());
+        let request = format!("GET /v1/flows?limit={MANY} HTTP/1.1\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("written");
+        stream
+    };
+    let mut readers: Vec<UnixStream> = (0..4).map(|_| list()).collect();
+    for reader in &mut readers {
+        reader.read_exact(&mut [0; 64]).expect("an answer begins");
+    }
+    // No place is left for another listing, but everything else goes on.
+    let mut waiting = list();
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    assert!(waiting.read(&mut [0; 1]).is_err(), "no answer while the others stall");
+    assert_eq!(ask(served.socket(), "GET", "/v1/status", "").status, 200);
+    // One place is given back.
+    drop(readers.pop());
+    waiting.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    let mut answer = Vec::new();
+    waiting.read_to_end(&mut answer).expect("the whole answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+    assert!(answer.ends_with(b"}"));
 }
 
 #[test]

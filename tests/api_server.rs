@@ -16,18 +16,9 @@ fn every_question_has_an_answer_in_its_type() {
     let node = &served.node;
     let cases: [(&str, Value); 12] = [
         ("status", serde_json::to_value(&node.status).expect("json")),
-        (
-            "services",
-            serde_json::to_value(&node.services).expect("json"),
-        ),
-        (
-            "backends",
-            serde_json::to_value(&node.backends).expect("json"),
-        ),
-        (
-            "backends?service=dns",
-            serde_json::to_value(&node.backends[4..]).expect("json"),
-        ),
+        ("services", serde_json::to_value(&node.services).expect("json")),
+        ("backends", serde_json::to_value(&node.backends).expect("json")),
+        ("backends?service=dns", serde_json::to_value(&node.backends[4..]).expect("json")),
         ("bgp", serde_json::to_value(&node.bgp).expect("json")),
         (
             "bgp/2001:db8:1:0::fe",
@@ -35,15 +26,9 @@ fn every_question_has_an_answer_in_its_type() {
         ),
         ("bfd", serde_json::to_value(&node.bfd).expect("json")),
         ("ports", serde_json::to_value(&node.ports).expect("json")),
-        (
-            "workers",
-            serde_json::to_value(&node.status.workers).expect("json"),
-        ),
+        ("workers", serde_json::to_value(&node.status.workers).expect("json")),
         ("drops", serde_json::to_value(&node.drops).expect("json")),
-        (
-            "announce",
-            serde_json::to_value(&node.announce).expect("json"),
-        ),
+        ("announce", serde_json::to_value(&node.announce).expect("json")),
         (
             "flows?limit=1&state=syn",
             serde_json::to_value(FlowList {
@@ -57,10 +42,7 @@ fn every_question_has_an_answer_in_its_type() {
     for (path, expected) in cases {
         let answer = ask(served.socket(), "GET", &format!("/v1/{path}"), "");
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
-        assert!(
-            answer.head.contains("content-type: application/json"),
-            "{path}"
-        );
+        assert!(answer.head.contains("content-type: application/json"), "{path}");
         let body: Value = serde_json::from_str(&answer.body).expect(path);
         assert_eq!(body, expected, "{path}");
     }
@@ -98,11 +80,7 @@ fn actions_reach_the_node_with_their_scope_and_reason() {
     let served = Served::new(Fake::bad_night());
     let cases = [
         ("drain", "", r#"drain Node """#),
-        (
-            "drain",
-            r#" {"reason": "new \"kernel\""} "#,
-            r#"drain Node "new \"kernel\"""#,
-        ),
+        ("drain", r#" {"reason": "new \"kernel\""} "#, r#"drain Node "new \"kernel\"""#),
         ("drain", "{}", r#"drain Node """#),
         ("undrain", "", "undrain Node"),
         ("services/web/drain", "", r#"drain Service("web") """#),
@@ -137,30 +115,9 @@ fn refusals_say_what_was_expected_and_change_nothing() {
         ("GET", "/", "", 404, "no such path: /", "/v1/status"),
         ("GET", "/v1/statu", "", 404, "no such path", "paths are"),
         ("GET", "/v2/status", "", 404, "no such path", "paths are"),
-        (
-            "POST",
-            "/v1/status",
-            "",
-            405,
-            "POST is not for /v1/status",
-            "use GET",
-        ),
-        (
-            "GET",
-            "/v1/drain",
-            "",
-            405,
-            "GET is not for /v1/drain",
-            "use POST",
-        ),
-        (
-            "DELETE",
-            "/v1/reload",
-            "",
-            405,
-            "DELETE is not for",
-            "use POST",
-        ),
+        ("POST", "/v1/status", "", 405, "POST is not for /v1/status", "use GET"),
+        ("GET", "/v1/drain", "", 405, "GET is not for /v1/drain", "use POST"),
+        ("DELETE", "/v1/reload", "", 405, "DELETE is not for", "use POST"),
         (
             "GET",
             "/v1/bgp/10.0.1.9",
@@ -169,111 +126,20 @@ fn refusals_say_what_was_expected_and_change_nothing() {
             "no neighbour 10.0.1.9",
             "known: 10.0.1.250, 10.0.1.254",
         ),
-        (
-            "GET",
-            "/v1/bgp/tor-a",
-            "",
-            404,
-            "no neighbour tor-a",
-            "2001:db8:1::fe",
-        ),
+        ("GET", "/v1/bgp/tor-a", "", 404, "no neighbour tor-a", "2001:db8:1::fe"),
         ("GET", "/v1/bgp/%ff", "", 400, "", ""),
-        (
-            "GET",
-            "/v1/backends?service=www",
-            "",
-            404,
-            "no service www",
-            "known: dns, web",
-        ),
-        (
-            "GET",
-            "/v1/backends?servce=web",
-            "",
-            400,
-            "unknown field `servce`",
-            "name=value",
-        ),
-        (
-            "GET",
-            "/v1/flows?limit=0",
-            "",
-            400,
-            "limit: \"0\"",
-            "from 1 to 100000",
-        ),
-        (
-            "GET",
-            "/v1/flows?limit=100001",
-            "",
-            400,
-            "limit",
-            "from 1 to 100000",
-        ),
-        (
-            "GET",
-            "/v1/flows?limit=-1",
-            "",
-            400,
-            "limit",
-            "from 1 to 100000",
-        ),
-        (
-            "GET",
-            "/v1/flows?state=open",
-            "",
-            400,
-            "state: \"open\"",
-            "syn, established",
-        ),
-        (
-            "GET",
-            "/v1/flows?protocol=sctp",
-            "",
-            400,
-            "protocol",
-            "tcp or udp",
-        ),
-        (
-            "GET",
-            "/v1/flows?client=me",
-            "",
-            400,
-            "client: \"me\"",
-            "192.0.2.7:443",
-        ),
-        (
-            "GET",
-            "/v1/flows?service=www",
-            "",
-            404,
-            "no service www",
-            "known: dns, web",
-        ),
-        (
-            "GET",
-            "/v1/flows?limit=1&limit=2",
-            "",
-            400,
-            "duplicate field",
-            "at most once",
-        ),
-        (
-            "POST",
-            "/v1/services/www/drain",
-            "",
-            404,
-            "no service www",
-            "known: dns, web",
-        ),
-        (
-            "POST",
-            "/v1/backends/x/drain",
-            "",
-            400,
-            "address: \"x\"",
-            "10.0.0.1:80",
-        ),
+        ("GET", "/v1/backends?service=www", "", 404, "no service www", "known: dns, web"),
+        ("GET", "/v1/backends?servce=web", "", 400, "unknown field `servce`", "name=value"),
+        ("GET", "/v1/flows?limit=0", "", 400, "limit: \"0\"", "from 1 to 100000"),
+        ("GET", "/v1/flows?limit=100001", "", 400, "limit", "from 1 to 100000"),
+        ("GET", "/v1/flows?limit=-1", "", 400, "limit", "from 1 to 100000"),
+        ("GET", "/v1/flows?state=open", "", 400, "state: \"open\"", "syn, established"),
+        ("GET", "/v1/flows?protocol=sctp", "", 400, "protocol", "tcp or udp"),
+        ("GET", "/v1/flows?client=me", "", 400, "client: \"me\"", "192.0.2.7:443"),
+        ("GET", "/v1/flows?service=www", "", 404, "no service www", "known: dns, web"),
+        ("GET", "/v1/flows?limit=1&limit=2", "", 400, "duplicate field", "at most once"),
+        ("POST", "/v1/services/www/drain", "", 404, "no service www", "known: dns, web"),
+        ("POST", "/v1/backends/x/drain", "", 400, "address: \"x\"", "10.0.0.1:80"),
         (
             "POST",
             "/v1/backends/10.0.0.1:1/drain",
@@ -282,71 +148,15 @@ fn refusals_say_what_was_expected_and_change_nothing() {
             "no backend 10.0.0.1:1",
             "10.0.0.1:8443",
         ),
-        (
-            "POST",
-            "/v1/drain",
-            "now",
-            400,
-            "not a JSON object",
-            "{\"reason\"",
-        ),
-        (
-            "POST",
-            "/v1/drain",
-            "[\"x\"]",
-            400,
-            "not a JSON object",
-            "{\"reason\"",
-        ),
-        (
-            "POST",
-            "/v1/drain",
-            "{\"reason\":",
-            400,
-            "EOF",
-            "{\"reason\"",
-        ),
-        (
-            "POST",
-            "/v1/drain",
-            "{\"reason\":3}",
-            400,
-            "invalid type",
-            "{\"reason\"",
-        ),
-        (
-            "POST",
-            "/v1/drain",
-            "{\"why\":\"\"}",
-            400,
-            "unknown field `why`",
-            "{\"reason\"",
-        ),
-        (
-            "POST",
-            "/v1/drain",
-            &long_reason,
-            400,
-            "300 bytes",
-            "at most 255",
-        ),
+        ("POST", "/v1/drain", "now", 400, "not a JSON object", "{\"reason\""),
+        ("POST", "/v1/drain", "[\"x\"]", 400, "not a JSON object", "{\"reason\""),
+        ("POST", "/v1/drain", "{\"reason\":", 400, "EOF", "{\"reason\""),
+        ("POST", "/v1/drain", "{\"reason\":3}", 400, "invalid type", "{\"reason\""),
+        ("POST", "/v1/drain", "{\"why\":\"\"}", 400, "unknown field `why`", "{\"reason\""),
+        ("POST", "/v1/drain", &long_reason, 400, "300 bytes", "at most 255"),
         ("POST", "/v1/drain", &too_large, 413, "too large", "65536"),
-        (
-            "POST",
-            "/v1/reload",
-            "{\"file\":\"x\"}",
-            400,
-            "takes no body",
-            "expected no body",
-        ),
-        (
-            "POST",
-            "/v1/undrain",
-            "x",
-            400,
-            "takes no body",
-            "expected no body",
-        ),
+        ("POST", "/v1/reload", "{\"file\":\"x\"}", 400, "takes no body", "expected no body"),
+        ("POST", "/v1/undrain", "x", 400, "takes no body", "expected no body"),
     ];
     for (method, path, body, status, error, hint) in cases {
         let answer = ask(served.socket(), method, path, body);
@@ -372,43 +182,26 @@ fn what_the_node_refuses_keeps_its_words_and_status() {
     let served = Served::new(fake);
     let answer = ask(served.socket(), "POST", "/v1/reload", "");
     assert_eq!(answer.status, 422);
-    assert_eq!(
-        answer.error().error,
-        "dunlin.toml line 3: node.name: expected a string"
-    );
+    assert_eq!(answer.error().error, "dunlin.toml line 3: node.name: expected a string");
     let answer = ask(served.socket(), "GET", "/v1/bgp", "");
-    assert_eq!(
-        (answer.status, answer.error().error.as_str()),
-        (404, "BGP is not configured")
-    );
+    assert_eq!((answer.status, answer.error().error.as_str()), (404, "BGP is not configured"));
     let metrics = ask(served.socket(), "GET", "/metrics", "");
     assert_eq!(metrics.status, 200);
-    assert!(
-        !metrics.body.contains("dunlin_bgp"),
-        "no BGP, no families of it"
-    );
+    assert!(!metrics.body.contains("dunlin_bgp"), "no BGP, no families of it");
 }
 
 #[test]
 fn metrics_keep_the_conventions() {
     let served = Served::new(Fake::bad_night());
     let answer = ask(served.socket(), "GET", "/metrics", "");
-    assert!(
-        answer
-            .head
-            .contains("content-type: text/plain; version=0.0.4"),
-        "{}",
-        answer.head
-    );
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
     let (mut families, mut series) = (Vec::new(), Vec::new());
     let mut lines = answer.body.lines();
     while let Some(line) = lines.next() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, text) = help.split_once(' ').expect("HELP has a text");
             assert!(text.ends_with('.'), "{line}");
-            let kind = lines
-                .next()
-                .and_then(|l| l.strip_prefix(&format!("# TYPE {name} ")));
+            let kind = lines.next().and_then(|l| l.strip_prefix(&format!("# TYPE {name} ")));
             let counter = kind.expect("TYPE follows HELP") == "counter";
             assert_eq!(counter, name.ends_with("_total"), "{name}");
             assert!(name.starts_with("dunlin_"), "{name}");
@@ -433,11 +226,7 @@ fn the_socket_is_for_the_group_and_goes_with_the_server() {
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
     let beside = std::fs::read_dir(served.socket().parent().expect("directory"));
-    assert_eq!(
-        beside.expect("readable").count(),
-        1,
-        "no temporary names stay behind"
-    );
+    assert_eq!(beside.expect("readable").count(), 1, "no temporary names stay behind");
     served.stop();
     assert!(!served.socket().exists());
 }
@@ -449,12 +238,7 @@ async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     let first = dunlin::api::bind(&socket).expect("directories are made");
     let taken = dunlin::api::bind(&socket).expect_err("in use");
     assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
-    assert!(
-        taken
-            .to_string()
-            .contains("api.sock: another process listens"),
-        "{taken}"
-    );
+    assert!(taken.to_string().contains("api.sock: another process listens"), "{taken}");
     drop(first);
     assert!(!socket.exists());
 
@@ -473,8 +257,5 @@ async fn only_a_socket_that_nobody_listens_on_is_replaced() {
     std::fs::write(&file, "precious").expect("written");
     let refused = dunlin::api::bind(&file).expect_err("not a socket");
     assert_eq!(refused.kind(), std::io::ErrorKind::AlreadyExists);
-    assert_eq!(
-        std::fs::read_to_string(&file).expect("still there"),
-        "precious"
-    );
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
 }

@@ -7,8 +7,8 @@ mod api_fake;
 
 use api_fake::{Fake, Scratch, Served};
 use dunlin::api::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, DropInfo, FlowList, PortInfo, ReloadResult,
-    ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, DrainInfo, DrainPhase, DropInfo, FlowList,
+    Health, HealthState, PortInfo, ReloadResult, ServiceInfo, Status, WorkerInfo,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
@@ -34,9 +34,7 @@ fn stderr(output: &Output) -> &str {
 }
 
 fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/cli")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli").join(name);
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(&path, text).expect("fixture is writable");
         return;
@@ -55,11 +53,7 @@ const CASES: &[(&str, &[&str], i32)] = &[
     ("backends", &["backends"], 0),
     ("backends-dns", &["backends", "dns"], 0),
     ("flows", &["flows"], 0),
-    (
-        "flows-filtered",
-        &["flows", "--client", "198.51.100.0/24", "--limit", "2"],
-        0,
-    ),
+    ("flows-filtered", &["flows", "--client", "198.51.100.0/24", "--limit", "2"], 0),
     ("bgp", &["bgp"], 0),
     ("bgp-established", &["bgp", "10.0.1.254"], 0),
     ("bgp-active", &["bgp", "2001:db8:1::fe"], 0),
@@ -99,15 +93,38 @@ fn a_node_with_nothing_to_show_says_so_in_words() {
     ];
     for command in commands {
         let output = dunlin(served.socket(), &[command]);
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "{command}: {}",
-            stderr(&output)
-        );
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
         all.extend(["$ dunlin ", command, "\n", stdout(&output), "\n"]);
     }
     golden("empty.txt", &all);
+}
+
+#[test]
+fn a_drain_shows_how_far_it_has_come() {
+    let mut fake = Fake::empty();
+    fake.status.health = Health {
+        state: HealthState::Draining,
+        reasons: vec!["an operator drains the node: new kernel".to_owned()],
+    };
+    let mut drain = DrainInfo {
+        age_s: 7,
+        phase: DrainPhase::Lowered,
+        reason: "new kernel".to_owned(),
+        flows_left: 1_204,
+    };
+    fake.status.drain = Some(drain.clone());
+    let served = Served::new(fake);
+    let output = dunlin(served.socket(), &["status"]);
+    assert_eq!(output.status.code(), Some(3));
+    golden("status-draining.txt", stdout(&output));
+
+    drain.phase = DrainPhase::Withdrawn;
+    drain.flows_left = 0;
+    let mut fake = Fake::empty();
+    fake.status.drain = Some(drain);
+    let served = Served::new(fake);
+    let output = dunlin(served.socket(), &["status"]);
+    assert!(stdout(&output).contains("withdrawn, no flows left: safe to stop (new kernel)"));
 }
 
 #[test]
@@ -157,38 +174,14 @@ fn an_error_says_what_to_do() {
             1,
             "dunlin: no neighbour 10.0.1.9 (known: 10.0.1.250, 10.0.1.254, 2001:db8:1::fe)\n",
         ),
-        (
-            &["backends", "www"],
-            1,
-            "dunlin: no service www (known: dns, web)\n",
-        ),
-        (
-            &["drain", "--service", "a b/ü?"],
-            1,
-            "dunlin: no service a b/ü? (known: dns, web)\n",
-        ),
+        (&["backends", "www"], 1, "dunlin: no service www (known: dns, web)\n"),
+        (&["drain", "--service", "a b/ü?"], 1, "dunlin: no service a b/ü? (known: dns, web)\n"),
         (&["drain", "--backend", "10.9.9.9"], 1, "10.0.0.1:8443"),
-        (
-            &["flows", "--client", "me"],
-            2,
-            "expected ADDRESS, PREFIX/LENGTH or ADDRESS:PORT",
-        ),
-        (
-            &["flows", "--state", "open"],
-            2,
-            "expected one of: syn, established, closing, udp",
-        ),
+        (&["flows", "--client", "me"], 2, "expected ADDRESS, PREFIX/LENGTH or ADDRESS:PORT"),
+        (&["flows", "--state", "open"], 2, "expected one of: syn, established, closing, udp"),
         (&["flows", "--limit", "0"], 2, "0 is not in 1..=100000"),
-        (
-            &["drain", "--service", "web", "--backend", "10.0.0.1"],
-            2,
-            "cannot be used with",
-        ),
-        (
-            &["drain", "--watch"],
-            2,
-            "--watch is for commands that only show",
-        ),
+        (&["drain", "--service", "web", "--backend", "10.0.0.1"], 2, "cannot be used with"),
+        (&["drain", "--watch"], 2, "--watch is for commands that only show"),
         (&["stauts"], 2, "a similar subcommand exists: 'status'"),
         (&[], 2, "Usage: dunlin"),
     ];
@@ -215,11 +208,7 @@ fn a_node_that_is_not_there_says_how_to_start_it() {
     assert_eq!(stderr(&output), expected);
     drop(UnixListener::bind(&missing).expect("bind"));
     let output = dunlin(&missing, &["status"]);
-    assert!(
-        stderr(&output).contains("has died or is starting"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("has died or is starting"), "{}", stderr(&output));
 }
 
 #[test]
@@ -235,11 +224,9 @@ fn the_socket_may_be_named_by_the_environment() {
 
 #[test]
 fn something_else_on_the_socket_is_an_error_not_a_crash() {
-    for answer in [
-        "",
-        "SSH-2.0-OpenSSH_9.2\r\n",
-        "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n{}{}",
-    ] {
+    for answer in
+        ["", "SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n{}{}"]
+    {
         let scratch = Scratch::new();
         let socket = scratch.0.join("api.sock");
         let listener = UnixListener::bind(&socket).expect("bind");
@@ -251,11 +238,7 @@ fn something_else_on_the_socket_is_an_error_not_a_crash() {
         });
         let output = dunlin(&socket, &["status"]);
         assert_eq!(output.status.code(), Some(1), "{answer:?}");
-        assert!(
-            stderr(&output).starts_with("dunlin: "),
-            "{answer:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).starts_with("dunlin: "), "{answer:?}: {}", stderr(&output));
         assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
         other.join().expect("no panic");
     }
@@ -297,12 +280,7 @@ fn watching_shows_again_and_survives_a_restart_of_the_node() {
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut until = |text: &str| {
         // Ends by itself: the child either says it or is cut off by the test runner.
-        while !lines
-            .next()
-            .expect("goes on")
-            .expect("UTF-8")
-            .contains(text)
-        {}
+        while !lines.next().expect("goes on").expect("UTF-8").contains(text) {}
     };
     until("PEER");
     until("PEER");
@@ -315,29 +293,16 @@ fn watching_shows_again_and_survives_a_restart_of_the_node() {
 #[test]
 fn messages_of_a_peer_cannot_drive_the_terminal() {
     let mut fake = Fake::bad_night();
-    if let Some(error) = fake
-        .bgp
-        .as_mut()
-        .and_then(|bgp| bgp.neighbors[1].last_error.as_mut())
-    {
+    if let Some(error) = fake.bgp.as_mut().and_then(|bgp| bgp.neighbors[1].last_error.as_mut()) {
         error.text = "\x1b]0;owned\x07\x1b[2J\r\n".to_owned();
     }
     fake.status.health.reasons = vec!["\x1b[31mred".to_owned()];
     fake.announce[0].peers[1].reason = "\x1b[2J".to_owned();
     let served = Served::new(fake);
-    for arguments in [
-        &["bgp"][..],
-        &["bgp", "2001:db8:1::fe"],
-        &["status"],
-        &["announce"],
-    ] {
+    for arguments in [&["bgp"][..], &["bgp", "2001:db8:1::fe"], &["status"], &["announce"]] {
         let output = dunlin(served.socket(), arguments);
         let odd = |c: char| c.is_control() && c != '\n';
-        assert!(
-            !stdout(&output).contains(odd),
-            "{arguments:?}: {:?}",
-            stdout(&output)
-        );
+        assert!(!stdout(&output).contains(odd), "{arguments:?}: {:?}", stdout(&output));
         assert!(stdout(&output).contains('\u{fffd}'), "{arguments:?}");
     }
 }

@@ -6,20 +6,12 @@ use std::fs;
 use std::path::Path;
 
 fn document(name: &str) -> String {
-    fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("docs")
-            .join(name),
-    )
-    .unwrap()
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
 }
 
 /// The part of the manual under the heading of a section.
 fn chapter<'m>(manual: &'m str, section: &Section) -> &'m str {
-    let heading = [
-        format!("## [{}]\n", section.name),
-        format!("## [[{}]]\n", section.name),
-    ];
+    let heading = [format!("## [{}]\n", section.name), format!("## [[{}]]\n", section.name)];
     let (_, rest) = heading
         .iter()
         .find_map(|heading| manual.split_once(heading.as_str()))
@@ -70,11 +62,8 @@ fn the_defaults_in_the_example_are_the_parsers() {
         line.split_once("# default")
             .is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(';'))
     };
-    let without: String = example
-        .lines()
-        .filter(|line| !is_default(line))
-        .flat_map(|line| [line, "\n"])
-        .collect();
+    let without: String =
+        example.lines().filter(|line| !is_default(line)).flat_map(|line| [line, "\n"]).collect();
     assert!(without.len() < example.len());
     let parse = |text: &str| Config::parse(text, "example.toml").unwrap_or_else(|e| panic!("{e}"));
     let changes = diff(&parse(&example), &parse(&without));

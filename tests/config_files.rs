@@ -6,16 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn fixtures(kind: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/config")
-        .join(kind);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config").join(kind);
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     files.sort();
     assert!(!files.is_empty(), "no {kind} fixtures");
@@ -47,11 +42,7 @@ fn bad_files_give_the_expected_errors() {
         match parse(&path) {
             Ok(_) => wrong.push(format!("{} was accepted", path.display())),
             Err(errors) => {
-                assert!(
-                    !errors.contains("hunter2"),
-                    "{} shows a password",
-                    path.display()
-                );
+                assert!(!errors.contains("hunter2"), "{} shows a password", path.display());
                 compare(&path, &format!("{errors}\n"), &mut wrong);
             }
         }
@@ -66,10 +57,7 @@ fn compare(path: &Path, got: &str, wrong: &mut Vec<String>) {
     }
     let expected = fs::read_to_string(&expected_path).unwrap_or_default();
     if got != expected {
-        wrong.push(format!(
-            "{}:\n--- expected\n{expected}--- got\n{got}",
-            path.display()
-        ));
+        wrong.push(format!("{}:\n--- expected\n{expected}--- got\n{got}", path.display()));
     }
 }
 

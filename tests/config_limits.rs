@@ -35,14 +35,7 @@ fn parse(text: &str) -> Result<Config, String> {
 fn the_most_services_backends_and_local_addresses_are_accepted() {
     let config = parse(&document(16_384, 1, 65_536)).unwrap();
     assert_eq!(config.services.len(), 16_384);
-    assert_eq!(
-        config
-            .services
-            .iter()
-            .map(|s| s.backends.len())
-            .sum::<usize>(),
-        65_536
-    );
+    assert_eq!(config.services.iter().map(|s| s.backends.len()).sum::<usize>(), 65_536);
     assert_eq!(config.local_addresses.len(), 4096);
     let last = config.local_addresses[4095].to_string();
     assert_eq!(last, "10.9.15.255");
@@ -52,22 +45,10 @@ fn the_most_services_backends_and_local_addresses_are_accepted() {
 #[test]
 fn one_more_is_refused() {
     let cases = [
-        (
-            document(16_385, 1, 16_385),
-            "16385 of [[service]] is too many, at most 16384",
-        ),
-        (
-            document(17, 1024, 17),
-            "service \"s16\": brings the services (VIPs × ports) above 16384",
-        ),
-        (
-            document(10, 1, 65_537),
-            "service \"s9\": brings the backends above 65536",
-        ),
-        (
-            document(1, 1025, 1),
-            "ports: 1025 entries are too many, at most 1024",
-        ),
+        (document(16_385, 1, 16_385), "16385 of [[service]] is too many, at most 16384"),
+        (document(17, 1024, 17), "service \"s16\": brings the services (VIPs × ports) above 16384"),
+        (document(10, 1, 65_537), "service \"s9\": brings the backends above 65536"),
+        (document(1, 1025, 1), "ports: 1025 entries are too many, at most 1024"),
     ];
     for (text, expected) in cases {
         let errors = parse(&text).unwrap_err();
@@ -76,8 +57,5 @@ fn one_more_is_refused() {
     }
     let text = HEAD.replace("\"10.9.0.0/20\"", "\"10.9.0.0/20\", \"10.10.0.0/32\"");
     let errors = parse(&text).unwrap_err();
-    assert!(
-        errors.contains("item 2: brings the local addresses above 4096"),
-        "{errors}"
-    );
+    assert!(errors.contains("item 2: brings the local addresses above 4096"), "{errors}");
 }

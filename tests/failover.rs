@@ -4,8 +4,9 @@
 //! tests run them, alone and in the orders that matter. Needs root: `cargo xtask test lab`.
 
 use anyhow::Result;
+use dunlin::config::model::Config;
 use lab::Binaries;
-use lab::fabric::Options;
+use lab::fabric::{Options, node_config};
 use lab::story::{Story, Teller};
 use std::path::Path;
 
@@ -34,6 +35,17 @@ fn told(tell: impl FnOnce(&mut Story) -> Result<()>) -> Result<()> {
         eprintln!("logs: {}", logs.display());
     }
     result
+}
+
+#[test]
+fn the_labs_configuration_is_valid() {
+    let options = Options::default();
+    for node in 1..=options.nodes {
+        let text = node_config(node, Path::new("/run/dunlin-lab/api.sock"), &options);
+        if let Err(errors) = Config::parse(&text, "node.toml") {
+            panic!("{errors}\n{text}");
+        }
+    }
 }
 
 #[test]

@@ -79,9 +79,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config");
     let mut seeds = Vec::new();
     for kind in ["seeds", "good", "bad"] {
-        let files = fs::read_dir(folder.join(kind))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+        let files = fs::read_dir(folder.join(kind)).unwrap().map(|entry| entry.unwrap().path());
         let documents = files.filter(|path| path.extension().is_some_and(|e| e == "toml"));
         seeds.extend(documents.map(|path| fs::read(path).unwrap()));
     }
@@ -133,10 +131,7 @@ fn check(text: &str) {
         Err(errors) => {
             let count = errors.iter().count();
             assert!((1..=MAX_ERRORS).contains(&count), "{count} errors");
-            assert!(
-                errors.to_string().len() <= MAX_ERRORS * 2048,
-                "errors without bound"
-            );
+            assert!(errors.to_string().len() <= MAX_ERRORS * 2048, "errors without bound");
             for error in errors.iter() {
                 let position = error.position.expect("a position");
                 let lines = text.split('\n').count();
@@ -159,10 +154,7 @@ fn damaged_documents_are_refused_or_read_but_never_break_the_parser() {
         let begin = Instant::now();
         let outcome = catch_unwind(|| check(&text));
         let took = begin.elapsed();
-        assert!(
-            outcome.is_ok() && took < TOO_LONG,
-            "seed {seed}, {took:?}, input:\n{text:?}"
-        );
+        assert!(outcome.is_ok() && took < TOO_LONG, "seed {seed}, {took:?}, input:\n{text:?}");
         count += 1;
     }
     println!("{count} documents, seed {seed}");
@@ -183,18 +175,9 @@ fn documents_made_to_be_expensive_are_not() {
         format!("[{}b]", "a.".repeat(1 << 19)),
         many(&|n| format!("k{n} = 1\n"), 100_000),
         many(&|n| format!("[a{n}]\n"), 100_000),
-        format!(
-            "{head}[local]\naddresses = [{}]",
-            "\"10.9.0.0/20\", ".repeat(50_000)
-        ),
-        format!(
-            "{head}[local]\naddresses = [{}]",
-            "\"fd00::/64\", ".repeat(50_000)
-        ),
-        format!(
-            "[[service]]\nvips = [{}]",
-            "\"192.0.2.1\", ".repeat(100_000)
-        ),
+        format!("{head}[local]\naddresses = [{}]", "\"10.9.0.0/20\", ".repeat(50_000)),
+        format!("{head}[local]\naddresses = [{}]", "\"fd00::/64\", ".repeat(50_000)),
+        format!("[[service]]\nvips = [{}]", "\"192.0.2.1\", ".repeat(100_000)),
         // 1 000 × 1 000 endpoints, in each of two services.
         format!(
             "{head}{}",
@@ -202,35 +185,21 @@ fn documents_made_to_be_expensive_are_not() {
                 &|s| format!(
                     "[[service]]\nname = \"s{s}\"\nprotocol = \"tcp\"\nvips = [{}]\nports = [{}]\n\
                      backend = [{{ address = \"10.2.0.1\" }}]\n",
-                    many(
-                        &|n| format!("\"11.{s}.{}.{}\", ", n / 250, n % 250 + 1),
-                        1000
-                    ),
+                    many(&|n| format!("\"11.{s}.{}.{}\", ", n / 250, n % 250 + 1), 1000),
                     many(&|n| format!("{}, ", n + 1), 1000),
                 ),
                 2
             )
         ),
         many(&|n| format!("[[service]]\nname = \"s{n}\"\n"), 50_000),
-        format!(
-            "[[service]]\nname = \"s\"\n{}",
-            "[[service.backend]]\n".repeat(70_000)
-        ),
+        format!("[[service]]\nname = \"s\"\n{}", "[[service.backend]]\n".repeat(70_000)),
     ];
     for document in &documents {
         let begin = Instant::now();
         let errors = Config::parse(document, "large.toml").unwrap_err();
         let start: String = document.chars().take(60).collect();
-        assert!(
-            begin.elapsed() < TOO_LONG,
-            "{:?} for {start:?}",
-            begin.elapsed()
-        );
+        assert!(begin.elapsed() < TOO_LONG, "{:?} for {start:?}", begin.elapsed());
         assert!(errors.to_string().len() < MAX_ERRORS * 2048, "{start:?}");
-        println!(
-            "{:?} for {} bytes of {start:?}",
-            begin.elapsed(),
-            document.len()
-        );
+        println!("{:?} for {} bytes of {start:?}", begin.elapsed(), document.len());
     }
 }

@@ -42,9 +42,7 @@ pub unsafe fn rx_burst(port: u16, queue: u16, packets: *mut *mut rte_mbuf, count
     // `rxq.data` has an element for the queue. The table is written only while a port starts or
     // stops, which the caller excludes.
     unsafe {
-        let ops = (&raw const rte_eth_fp_ops)
-            .cast::<rte_eth_fp_ops>()
-            .add(usize::from(port));
+        let ops = (&raw const rte_eth_fp_ops).cast::<rte_eth_fp_ops>().add(usize::from(port));
         let queue = *(*ops).rxq.data.add(usize::from(queue));
         match (*ops).rx_pkt_burst {
             Some(receive) => receive(queue, packets, count),
@@ -65,9 +63,7 @@ pub unsafe fn rx_burst(port: u16, queue: u16, packets: *mut *mut rte_mbuf, count
 pub unsafe fn tx_burst(port: u16, queue: u16, packets: *mut *mut rte_mbuf, count: u16) -> u16 {
     // SAFETY: as in `rx_burst`.
     unsafe {
-        let ops = (&raw const rte_eth_fp_ops)
-            .cast::<rte_eth_fp_ops>()
-            .add(usize::from(port));
+        let ops = (&raw const rte_eth_fp_ops).cast::<rte_eth_fp_ops>().add(usize::from(port));
         let queue = *(*ops).txq.data.add(usize::from(queue));
         match (*ops).tx_pkt_burst {
             Some(send) => send(queue, packets, count),

@@ -47,21 +47,15 @@ impl Testpmd {
             .arg(format!("dunlin-testpmd-{}", std::process::id()))
             .args(["-l", &format!("{},{}", args.main_core, args.core)])
             .args(["-m", &args.memory_mib().to_string()]);
-        if args.hugepages {
-            command.arg("--in-memory");
-        } else {
+        if args.no_hugepages {
             command.args(["--no-huge", "--no-shconf"]);
+        } else {
+            command.arg("--in-memory");
         }
         command
             .arg("--vdev")
             .arg(source(capture))
-            .args([
-                "--",
-                "-i",
-                "--auto-start",
-                "--forward-mode=5tswap",
-                "--mbuf-size=2176",
-            ])
+            .args(["--", "-i", "--auto-start", "--forward-mode=5tswap", "--mbuf-size=2176"])
             .arg(format!("--total-num-mbufs={}", args.mbufs()));
         let mut child = command
             .stdin(Stdio::piped())
@@ -73,16 +67,9 @@ impl Testpmd {
         let output = BufReader::new(child.stdout.take().context("stdout")?);
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
-            output
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Ok(Self {
-            child,
-            commands,
-            lines,
-        })
+        Ok(Self { child, commands, lines })
     }
 
     /// Packets received and sent so far.

@@ -6,6 +6,7 @@
 
 pub mod bfd;
 pub mod bgp;
+pub mod ospf;
 mod sockopt;
 pub mod speaker;
 

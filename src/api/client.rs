@@ -62,9 +62,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        Self {
-            socket: socket.to_owned(),
-        }
+        Self { socket: socket.to_owned() }
     }
 
     /// The body of `GET path`, as it came. `path` must be percent-encoded ([`encode`]).
@@ -96,13 +94,11 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.connect_error(error))?;
+        let stream =
+            UnixStream::connect(&self.socket).await.map_err(|error| self.connect_error(error))?;
         let transport = |error: hyper::Error| ClientError::Transport(error.to_string());
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(transport)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(transport)?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(transport)?;
             let status = response.status();

@@ -43,11 +43,7 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn new(kind: ErrorKind, error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            kind,
-            error: error.into(),
-            hint: hint.into(),
-        }
+        Self { kind, error: error.into(), hint: hint.into() }
     }
 
     pub fn bad_request(error: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -60,11 +56,7 @@ impl ApiError {
         name: &str,
         known: impl IntoIterator<Item = T>,
     ) -> Self {
-        Self::new(
-            ErrorKind::NotFound,
-            format!("no {what} {name}"),
-            known_hint(what, known),
-        )
+        Self::new(ErrorKind::NotFound, format!("no {what} {name}"), known_hint(what, known))
     }
 
     pub fn conflict(error: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -107,10 +99,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
-        let body = ErrorBody {
-            error: self.error,
-            hint: self.hint,
-        };
+        let body = ErrorBody { error: self.error, hint: self.hint };
         (status, Json(body)).into_response()
     }
 }

@@ -36,17 +36,11 @@ pub fn assess(evidence: Evidence<'_>) -> Health {
     let wanted = |n: &&BgpNeighborInfo| n.shutdown.is_none() && n.state != BgpState::Established;
     for neighbor in evidence.neighbors.iter().filter(wanted) {
         let (address, state) = (neighbor.address, neighbor.state);
-        reasons.push(format!(
-            "BGP neighbour {address} is {state}, not established"
-        ));
+        reasons.push(format!("BGP neighbour {address} is {state}, not established"));
     }
     if evidence.drain.is_none() {
         for vip in evidence.vips.iter().filter(|vip| !vip.announced) {
-            let why = if vip.reason.is_empty() {
-                "no peer has it"
-            } else {
-                &vip.reason
-            };
+            let why = if vip.reason.is_empty() { "no peer has it" } else { &vip.reason };
             reasons.push(format!("{} is not announced: {why}", vip.prefix));
         }
     }
@@ -59,11 +53,7 @@ pub fn assess(evidence: Evidence<'_>) -> Health {
         (None, false) => HealthState::Degraded,
     };
     if let Some(drain) = evidence.drain {
-        let why = if drain.reason.is_empty() {
-            "no reason given"
-        } else {
-            &drain.reason
-        };
+        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
         reasons.insert(0, format!("an operator drains the node: {why}"));
     }
     Health { state, reasons }
@@ -95,17 +85,11 @@ mod tests {
     fn a_node_without_complaints_is_ok_and_any_complaint_degrades_it() {
         assert_eq!(assess(NOTHING).state, HealthState::Ok);
         let announced = [vip(true)];
-        let fine = Evidence {
-            vips: &announced,
-            ..NOTHING
-        };
+        let fine = Evidence { vips: &announced, ..NOTHING };
         assert_eq!(assess(fine).state, HealthState::Ok);
         let withdrawn = [vip(true), vip(false)];
-        let health = assess(Evidence {
-            vips: &withdrawn,
-            config_error: Some("line 3: no"),
-            ..NOTHING
-        });
+        let health =
+            assess(Evidence { vips: &withdrawn, config_error: Some("line 3: no"), ..NOTHING });
         assert_eq!(health.state, HealthState::Degraded);
         assert_eq!(
             health.reasons,
@@ -124,11 +108,7 @@ mod tests {
             reason: "new kernel".to_owned(),
             flows_left: 0,
         };
-        let health = assess(Evidence {
-            drain: Some(&drain),
-            vips: &[vip(false)],
-            ..NOTHING
-        });
+        let health = assess(Evidence { drain: Some(&drain), vips: &[vip(false)], ..NOTHING });
         assert_eq!(health.state, HealthState::Draining);
         assert_eq!(health.reasons, ["an operator drains the node: new kernel"]);
     }

@@ -4,24 +4,25 @@ use super::error::{ApiError, ErrorKind};
 use super::metrics;
 use super::model::{
     AddressFilter, BackendInfo, BackendSelector, BgpInfo, BgpNeighborInfo, DrainRequest,
-    DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowList, FlowState, ReloadResult, Scope,
+    DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState, ReloadResult, Scope,
 };
 use super::node::Node;
 use crate::forward::tables::Protocol;
-use axum::Json;
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Largest body of a request, bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -42,10 +43,7 @@ pub struct Caller {
 impl Caller {
     pub(super) fn of(stream: &tokio::net::UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
-        Self {
-            uid: credentials.map(|c| c.uid()),
-            pid: credentials.and_then(|c| c.pid()),
-        }
+        Self { uid: credentials.map(|c| c.uid()), pid: credentials.and_then(|c| c.pid()) }
     }
 }
 
@@ -64,42 +62,18 @@ type Answer<T> = Result<Json<T>, ApiError>;
 fn questions<N: Node>() -> Router<Arc<N>> {
     type S<N> = State<Arc<N>>;
     Router::new()
-        .route(
-            "/v1/status",
-            get(|State(n): S<N>| async move { n.status().await.map(Json) }),
-        )
-        .route(
-            "/v1/services",
-            get(|State(n): S<N>| async move { n.services().await.map(Json) }),
-        )
+        .route("/v1/status", get(|State(n): S<N>| async move { n.status().await.map(Json) }))
+        .route("/v1/services", get(|State(n): S<N>| async move { n.services().await.map(Json) }))
         .route("/v1/backends", get(backends::<N>))
-        .route("/v1/flows", get(flows::<N>))
+        .route("/v1/flows", get(flows::<N>).layer(Extension(Listings::default())))
         .route("/v1/bgp", get(bgp::<N>))
         .route("/v1/bgp/{neighbor}", get(neighbor::<N>))
-        .route(
-            "/v1/bfd",
-            get(|State(n): S<N>| async move { n.bfd().await.map(Json) }),
-        )
-        .route(
-            "/v1/ports",
-            get(|State(n): S<N>| async move { n.ports().await.map(Json) }),
-        )
-        .route(
-            "/v1/workers",
-            get(|State(n): S<N>| async move { n.workers().await.map(Json) }),
-        )
-        .route(
-            "/v1/drops",
-            get(|State(n): S<N>| async move { n.drops().await.map(Json) }),
-        )
-        .route(
-            "/v1/announce",
-            get(|State(n): S<N>| async move { n.announce().await.map(Json) }),
-        )
-        .route(
-            "/v1/config",
-            get(|State(n): S<N>| async move { n.config().await.map(Json) }),
-        )
+        .route("/v1/bfd", get(|State(n): S<N>| async move { n.bfd().await.map(Json) }))
+        .route("/v1/ports", get(|State(n): S<N>| async move { n.ports().await.map(Json) }))
+        .route("/v1/workers", get(|State(n): S<N>| async move { n.workers().await.map(Json) }))
+        .route("/v1/drops", get(|State(n): S<N>| async move { n.drops().await.map(Json) }))
+        .route("/v1/announce", get(|State(n): S<N>| async move { n.announce().await.map(Json) }))
+        .route("/v1/config", get(|State(n): S<N>| async move { n.config().await.map(Json) }))
         .route("/v1/metrics", get(prometheus::<N>))
         // Where a scraper looks unless told otherwise.
         .route("/metrics", get(prometheus::<N>))
@@ -148,16 +122,45 @@ struct FlowQuery {
     limit: Option<String>,
 }
 
+/// Places for listings of flows. Each holds some 30 MB at most, for as long as its reader takes.
+#[derive(Debug, Clone)]
+struct Listings(Arc<Semaphore>);
+
+impl Default for Listings {
+    fn default() -> Self {
+        const PLACES: usize = 4;
+        Self(Arc::new(Semaphore::new(PLACES)))
+    }
+}
+
 async fn flows<N: Node>(
     State(node): State<Arc<N>>,
+    Extension(Listings(places)): Extension<Listings>,
     query: Result<Query<FlowQuery>, QueryRejection>,
-) -> Answer<FlowList> {
+) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(bad_query)?;
     let filter = flow_filter(query)?;
     if let Some(service) = &filter.service {
         known_service(node.as_ref(), service).await?;
     }
-    node.flows(filter).await.map(Json)
+    // The semaphore is never closed.
+    let place = places.acquire_owned().await.ok();
+    let list = node.flows(filter).await?;
+    let json = serde_json::to_vec(&list)
+        .map_err(|error| ApiError::internal(format!("flows do not serialize: {error}")))?;
+    let head =
+        [(CONTENT_TYPE, "application/json".to_owned()), (CONTENT_LENGTH, json.len().to_string())];
+    Ok((head, in_pieces(json.into(), place)).into_response())
+}
+
+/// A body that gives `place` back when the last piece is on its way, not when the answer is made.
+fn in_pieces(json: Bytes, place: Option<OwnedSemaphorePermit>) -> Body {
+    const PIECE: usize = 64 * 1024;
+    let pieces = futures::stream::unfold((json, place), |(mut rest, place)| async move {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, place)))
+    });
+    Body::from_stream(pieces)
 }
 
 fn flow_filter(query: FlowQuery) -> Result<FlowFilter, ApiError> {
@@ -175,14 +178,14 @@ fn flow_filter(query: FlowQuery) -> Result<FlowFilter, ApiError> {
         state: parameter::<FlowState>("state", query.state)?,
         limit: match query.limit {
             None => FLOW_LIMIT,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|limit| (1..=FLOW_LIMIT_MAX).contains(limit))
-                .ok_or_else(|| {
-                    let hint = format!("expected a number from 1 to {FLOW_LIMIT_MAX}");
-                    bad_parameter("limit", &text, &hint)
-                })?,
+            Some(text) => {
+                text.parse().ok().filter(|limit| (1..=FLOW_LIMIT_MAX).contains(limit)).ok_or_else(
+                    || {
+                        let hint = format!("expected a number from 1 to {FLOW_LIMIT_MAX}");
+                        bad_parameter("limit", &text, &hint)
+                    },
+                )?
+            }
         },
     })
 }
@@ -191,11 +194,8 @@ fn parameter<T: FromStr<Err = String>>(
     name: &str,
     text: Option<String>,
 ) -> Result<Option<T>, ApiError> {
-    text.map(|text| {
-        text.parse()
-            .map_err(|hint: String| bad_parameter(name, &text, &hint))
-    })
-    .transpose()
+    text.map(|text| text.parse().map_err(|hint: String| bad_parameter(name, &text, &hint)))
+        .transpose()
 }
 
 async fn bgp<N: Node>(State(node): State<Arc<N>>) -> Answer<BgpInfo> {
@@ -322,9 +322,8 @@ async fn known_service(node: &impl Node, name: &str) -> Result<(), ApiError> {
 }
 
 async fn known_backend(node: &impl Node, text: &str) -> Result<BackendSelector, ApiError> {
-    let selector: BackendSelector = text
-        .parse()
-        .map_err(|hint: String| bad_parameter("address", text, &hint))?;
+    let selector: BackendSelector =
+        text.parse().map_err(|hint: String| bad_parameter("address", text, &hint))?;
     let backends = node.backends().await?;
     if backends.iter().any(|b| selector.matches(&b.address)) {
         return Ok(selector);
@@ -333,7 +332,7 @@ async fn known_backend(node: &impl Node, text: &str) -> Result<BackendSelector, 
     Err(ApiError::not_found("backend", text, known))
 }
 
-async fn body(request: Request) -> Result<axum::body::Bytes, ApiError> {
+async fn body(request: Request) -> Result<Bytes, ApiError> {
     let reading = axum::body::to_bytes(request.into_body(), MAX_BODY);
     match tokio::time::timeout(BODY_TIMEOUT, reading).await {
         Ok(Ok(bytes)) => Ok(bytes),
@@ -372,10 +371,7 @@ fn drain_request(body: &[u8]) -> Result<DrainRequest, ApiError> {
     }
     // An array would do as well for serde, but not for whoever reads the request later.
     if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(ApiError::bad_request(
-            "the body is not a JSON object",
-            EXPECTED,
-        ));
+        return Err(ApiError::bad_request("the body is not a JSON object", EXPECTED));
     }
     let request: DrainRequest = serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request(format!("bad body: {error}"), EXPECTED))?;
@@ -391,10 +387,7 @@ fn drain_request(body: &[u8]) -> Result<DrainRequest, ApiError> {
 fn no_body(body: &[u8]) -> Result<(), ApiError> {
     match body.trim_ascii() {
         b"" | b"{}" => Ok(()),
-        _ => Err(ApiError::bad_request(
-            "this request takes no body",
-            "expected no body, or {}",
-        )),
+        _ => Err(ApiError::bad_request("this request takes no body", "expected no body, or {}")),
     }
 }
 
@@ -403,10 +396,7 @@ async fn in_time(request: Request, next: Next) -> Response {
     answer.unwrap_or_else(|_| {
         ApiError::new(
             ErrorKind::NodeTimeout,
-            format!(
-                "the node did not answer within {} s",
-                NODE_TIMEOUT.as_secs()
-            ),
+            format!("the node did not answer within {} s", NODE_TIMEOUT.as_secs()),
             "a worker or the control task is stuck: journalctl -u dunlin",
         )
         .into_response()
@@ -415,9 +405,7 @@ async fn in_time(request: Request, next: Next) -> Response {
 
 fn bad_query(rejection: QueryRejection) -> ApiError {
     let text = rejection.body_text();
-    let text = text
-        .strip_prefix("Failed to deserialize query string: ")
-        .unwrap_or(&text);
+    let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
     ApiError::bad_request(
         format!("bad query: {text}"),
         "parameters are name=value, joined by &, each at most once",
@@ -441,9 +429,7 @@ fn no_such_path(path: &str) -> Response {
 
 fn wrong_method(request: &Request<Body>) -> Response {
     let path = request.uri().path();
-    let action = ["/drain", "/undrain", "/reload"]
-        .iter()
-        .any(|end| path.ends_with(end));
+    let action = ["/drain", "/undrain", "/reload"].iter().any(|end| path.ends_with(end));
     let allowed = if action { "POST" } else { "GET, HEAD" };
     let error = ApiError::new(
         ErrorKind::MethodNotAllowed,

@@ -67,20 +67,14 @@ impl Drop for Listener {
 /// the file system has them; the message names the path. Must be called within a tokio runtime.
 pub fn bind(socket: &Path) -> io::Result<Listener> {
     let named = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("API socket {}: {error}", socket.display()),
-        )
+        io::Error::new(error.kind(), format!("API socket {}: {error}", socket.display()))
     };
     bind_there(socket).map_err(named)
 }
 
 fn bind_there(socket: &Path) -> io::Result<Listener> {
     if let Some(parent) = socket.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(parent)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
     }
     refuse_if_taken(socket)?;
     let mut name = socket.file_name().unwrap_or_default().to_owned();
@@ -95,11 +89,7 @@ fn bind_there(socket: &Path) -> io::Result<Listener> {
         .and_then(|()| inode(&fresh))
         .and_then(|inode| std::fs::rename(&fresh, socket).map(|()| inode));
     match placed {
-        Ok(inode) => Ok(Listener {
-            socket: listener,
-            path: socket.to_owned(),
-            inode,
-        }),
+        Ok(inode) => Ok(Listener { socket: listener, path: socket.to_owned(), inode }),
         Err(error) => {
             let _ = std::fs::remove_file(&fresh);
             Err(error)
@@ -124,10 +114,7 @@ fn refuse_if_taken(socket: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "another process listens on it",
-        )),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it")),
     }
 }
 
@@ -187,10 +174,7 @@ pub async fn serve_on<N: Node>(
     drop(listener);
     stopping.send_replace(true);
     connections.close();
-    if tokio::time::timeout(GRACE, connections.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
         tracing::info!(left = connections.len(), "API: clients cut off at shutdown");
     }
 }

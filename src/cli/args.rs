@@ -11,7 +11,6 @@ use std::path::PathBuf;
 #[command(
     name = "dunlin",
     version,
-    about,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 done (status: the node is healthy), 1 error, 2 wrong usage, \
                   3 status: the node is degraded or draining.\n\
@@ -22,6 +21,7 @@ pub struct Arguments {
     #[arg(
         long,
         global = true,
+        help_heading = "Everywhere",
         value_name = "PATH",
         env = "DUNLIN_SOCKET",
         default_value = DEFAULT_SOCKET
@@ -29,7 +29,7 @@ pub struct Arguments {
     pub socket: PathBuf,
 
     /// Print the API's JSON instead of a table
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
 
     /// Show again every SECONDS (2 if not given) until interrupted
@@ -37,6 +37,7 @@ pub struct Arguments {
         short,
         long,
         global = true,
+        help_heading = "Everywhere",
         value_name = "SECONDS",
         num_args = 0..=1,
         require_equals = true,
@@ -87,7 +88,7 @@ pub enum Command {
         #[command(flatten)]
         scope: ScopeArguments,
         /// Why, for whoever looks next
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// Take it back into service
@@ -144,9 +145,6 @@ pub struct ScopeArguments {
 impl Command {
     /// Shows without changing anything, so it may be repeated.
     pub const fn is_question(&self) -> bool {
-        !matches!(
-            self,
-            Self::Drain { .. } | Self::Undrain { .. } | Self::Reload
-        )
+        !matches!(self, Self::Drain { .. } | Self::Undrain { .. } | Self::Reload)
     }
 }

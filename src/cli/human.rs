@@ -96,20 +96,11 @@ mod tests {
         for (total, text) in durations {
             assert_eq!(seconds(total), text);
         }
-        for (total, text) in [
-            (0, "0ms"),
-            (999, "999ms"),
-            (1_250, "1.2s"),
-            (61_000, "1m01s"),
-        ] {
+        for (total, text) in [(0, "0ms"), (999, "999ms"), (1_250, "1.2s"), (61_000, "1m01s")] {
             assert_eq!(milliseconds(total), text);
         }
-        for (total, text) in [
-            (350, "350µs"),
-            (1_250, "1.2ms"),
-            (2_000, "2ms"),
-            (300_000, "300ms"),
-        ] {
+        for (total, text) in [(350, "350µs"), (1_250, "1.2ms"), (2_000, "2ms"), (300_000, "300ms")]
+        {
             assert_eq!(microseconds(total), text);
         }
         let sizes = [
@@ -124,12 +115,7 @@ mod tests {
             assert_eq!(bytes(total), text);
         }
         assert_eq!(amount(34_567_890), "34.5M");
-        for (total, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
+        for (total, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(exact(total), text);
         }
         assert_eq!(counted(1, "flow"), "1 flow");

@@ -32,9 +32,7 @@ pub fn main() -> ExitCode {
     if arguments.watch.is_some() && !arguments.command.is_question() {
         return fail("--watch is for commands that only show", USAGE);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => runtime.block_on(run(&arguments)),
         Err(error) => fail(&format!("cannot start: {error}"), ERROR),
@@ -128,14 +126,14 @@ fn request(command: &Command) -> Request {
         Command::Status => get("status"),
         Command::Services => get("services"),
         Command::Backends { service: None } => get("backends"),
-        Command::Backends {
-            service: Some(name),
-        } => get(&format!("backends?service={}", encode(name))),
+        Command::Backends { service: Some(name) } => {
+            get(&format!("backends?service={}", encode(name)))
+        }
         Command::Flows(filter) => get(&flow_query(filter)),
         Command::Bgp { neighbor: None } => get("bgp"),
-        Command::Bgp {
-            neighbor: Some(address),
-        } => get(&format!("bgp/{}", encode(&address.to_string()))),
+        Command::Bgp { neighbor: Some(address) } => {
+            get(&format!("bgp/{}", encode(&address.to_string())))
+        }
         Command::Bfd => get("bfd"),
         Command::Ports => get("ports"),
         Command::Workers => get("workers"),
@@ -144,9 +142,7 @@ fn request(command: &Command) -> Request {
         Command::Config => get("config"),
         Command::Metrics => Request::Text("/v1/metrics".to_owned()),
         Command::Drain { scope, reason } => {
-            let body = DrainRequest {
-                reason: reason.clone(),
-            };
+            let body = DrainRequest { reason: reason.clone() };
             // A string in a struct always serializes.
             let body = serde_json::to_vec(&body).unwrap_or_default();
             Request::Post(scope_path(scope, "drain"), body)

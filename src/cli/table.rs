@@ -1,8 +1,7 @@
-//! Tables for people: aligned, coloured where that helps, never wider than the terminal if that can
-//! be had by cutting prose.
+//! Tables for people: aligned, coloured where that helps, and readable on a narrow terminal.
 //!
 //! Our own rather than a crate's: no frames, columns that vanish when nobody has anything to say in
-//! them, and one prose column that gives way, in a page of code.
+//! them, sentences that move below their row where there is no room, in a page of code.
 
 use std::io::IsTerminal;
 
@@ -90,9 +89,7 @@ pub struct Table {
     rows: Vec<Vec<Cell>>,
 }
 
-/// Shortest that a prose column is cut to.
-const PROSE_MIN: usize = 16;
-
+/// Spaces between columns.
 const GAP: usize = 2;
 
 impl Table {
@@ -108,18 +105,14 @@ impl Table {
         self
     }
 
-    /// A column of sentences, cut to fit the terminal. At most one, and the last.
+    /// A column of sentences. They move below their row where the terminal is too narrow.
     pub fn prose(mut self, title: &'static str) -> Self {
         self.push(title, Align::Left, true);
         self
     }
 
     fn push(&mut self, title: &'static str, align: Align, prose: bool) {
-        self.columns.push(Column {
-            title,
-            align,
-            prose,
-        });
+        self.columns.push(Column { title, align, prose });
     }
 
     /// Begin a row.
@@ -129,26 +122,33 @@ impl Table {
     }
 
     /// The lines, each ended by a newline. Columns without any text are left out, and so is the
-    /// space behind the last word of a line.
+    /// space behind the last word of a line. If the lines would not fit the terminal, prose moves
+    /// to lines of its own: it is what an operator came for, so it is never cut.
     pub fn render(&self, style: Style) -> String {
-        let used: Vec<usize> = (0..self.columns.len())
+        let mut used: Vec<usize> = (0..self.columns.len())
             .filter(|index| self.cells(*index).any(|cell| !cell.text.is_empty()))
             .collect();
-        let widths = self.widths(&used, style.width);
+        let mut below = Vec::new();
+        if self.width(&used) > style.width.unwrap_or(usize::MAX) {
+            (below, used) = used.into_iter().partition(|index| self.columns[*index].prose);
+        }
+        let widths: Vec<usize> = used.iter().map(|index| self.column_width(*index)).collect();
         let mut out = String::new();
-        let titles = used.iter().map(|index| Cell {
-            text: self.columns[*index].title.to_owned(),
-            tone: Tone::Faint,
-        });
+        let titles = used
+            .iter()
+            .map(|index| Cell { text: self.columns[*index].title.to_owned(), tone: Tone::Faint });
         self.line(&mut out, &used, &widths, titles, style);
         for row in &self.rows {
-            let cells = used.iter().map(|index| {
-                row.get(*index).cloned().unwrap_or(Cell {
-                    text: String::new(),
-                    tone: Tone::Plain,
-                })
-            });
+            let cells = used.iter().map(|index| cell_of(row, *index));
             self.line(&mut out, &used, &widths, cells, style);
+            for index in &below {
+                let cell = cell_of(row, *index);
+                if !cell.text.is_empty() {
+                    let title = style.paint(Tone::Faint, self.columns[*index].title);
+                    let text = style.paint(cell.tone, &cell.text);
+                    out.extend(["    ", &title, ": ", &text, "\n"]);
+                }
+            }
         }
         out
     }
@@ -157,22 +157,15 @@ impl Table {
         self.rows.iter().filter_map(move |row| row.get(column))
     }
 
-    fn widths(&self, used: &[usize], terminal: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = used
-            .iter()
-            .map(|index| {
-                let widest = self.cells(*index).map(|cell| length(&cell.text)).max();
-                widest.unwrap_or(0).max(length(self.columns[*index].title))
-            })
-            .collect();
-        let total: usize = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        let over = total.saturating_sub(terminal.unwrap_or(usize::MAX));
-        for (width, index) in widths.iter_mut().zip(used) {
-            if self.columns[*index].prose {
-                *width = width.saturating_sub(over).max(PROSE_MIN.min(*width));
-            }
-        }
-        widths
+    fn column_width(&self, column: usize) -> usize {
+        let widest = self.cells(column).map(|cell| length(&cell.text)).max();
+        widest.unwrap_or(0).max(length(self.columns[column].title))
+    }
+
+    /// Of the longest line.
+    fn width(&self, used: &[usize]) -> usize {
+        let words: usize = used.iter().map(|index| self.column_width(*index)).sum();
+        words + GAP * used.len().saturating_sub(1)
     }
 
     fn line(
@@ -186,8 +179,8 @@ impl Table {
         // Spaces are owed until a word comes, so that none stand at the end of a line.
         let mut owed = 0;
         for ((cell, index), width) in cells.zip(used).zip(widths) {
-            let text = shorten(&cell.text, *width);
-            let pad = width.saturating_sub(length(&text));
+            let text = &cell.text;
+            let pad = width.saturating_sub(length(text));
             let (before, after) = match self.columns[*index].align {
                 Align::Left => (0, pad),
                 Align::Right => (pad, 0),
@@ -195,7 +188,7 @@ impl Table {
             owed += before;
             if !text.is_empty() {
                 out.extend(std::iter::repeat_n(' ', owed));
-                out.push_str(&style.paint(cell.tone, &text));
+                out.push_str(&style.paint(cell.tone, text));
                 owed = 0;
             }
             owed += after + GAP;
@@ -217,10 +210,7 @@ impl Row<'_> {
 
     pub fn toned(self, tone: Tone, text: impl AsRef<str>) -> Self {
         if let Some(row) = self.table.rows.last_mut() {
-            row.push(Cell {
-                text: printable(text.as_ref()),
-                tone,
-            });
+            row.push(Cell { text: printable(text.as_ref()), tone });
         }
         self
     }
@@ -230,13 +220,9 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-fn shorten(text: &str, width: usize) -> String {
-    if length(text) <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    short.push('…');
-    short
+/// The text of a row in a column; a row may end early.
+fn cell_of(row: &[Cell], column: usize) -> Cell {
+    row.get(column).cloned().unwrap_or(Cell { text: String::new(), tone: Tone::Plain })
 }
 
 #[cfg(test)]
@@ -244,17 +230,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Table {
-        let mut table = Table::default()
-            .text("NAME")
-            .number("COUNT")
-            .text("NOTE")
-            .prose("WHY");
-        table
-            .row()
-            .toned(Tone::Good, "a")
-            .cell("1")
-            .cell("")
-            .cell("because it is so");
+        let mut table = Table::default().text("NAME").number("COUNT").text("NOTE").prose("WHY");
+        table.row().toned(Tone::Good, "a").cell("1").cell("").cell("because it is so");
         table.row().cell("longer").cell("1,000").cell("").cell("");
         table
     }
@@ -270,23 +247,17 @@ mod tests {
     }
 
     #[test]
-    fn prose_gives_way_to_the_terminal_but_not_to_nothing() {
-        let mut table = sample();
-        table
-            .row()
-            .cell("b")
-            .cell("2")
-            .cell("")
-            .cell("a sentence of some more length");
-        for width in [0, 20, 40, 200] {
-            let style = Style {
-                colour: false,
-                width: Some(width),
-            };
-            for line in table.render(style).lines() {
-                assert!(length(line) <= width.max(15 + PROSE_MIN), "{width}: {line}");
-            }
-        }
+    fn prose_moves_below_its_row_where_the_terminal_is_too_narrow() {
+        let at = |width| sample().render(Style { colour: false, width: Some(width) });
+        let wide = sample().render(Style::default());
+        assert_eq!(at(31), wide, "the longest line just fits");
+        assert_eq!(
+            at(30),
+            "NAME    COUNT\n\
+             a           1\n    \
+                 WHY: because it is so\n\
+             longer  1,000\n"
+        );
     }
 
     #[test]
@@ -294,10 +265,7 @@ mod tests {
         let mut table = sample();
         table.row().cell("\x1b[2Jx\n").cell("0");
         let plain = table.render(Style::default());
-        let coloured = table.render(Style {
-            colour: true,
-            width: None,
-        });
+        let coloured = table.render(Style { colour: true, width: None });
         assert!(plain.contains("\u{fffd}[2Jx\u{fffd}"), "{plain}");
         let mut stripped = coloured;
         for code in ["\x1b[32m", "\x1b[2m", "\x1b[0m"] {

@@ -28,18 +28,13 @@ pub(super) fn bfd(root: &Table<'_>) -> BfdProfile {
     BfdProfile {
         min_tx: interval("min-tx"),
         min_rx: interval("min-rx"),
-        multiplier: table
-            .get("multiplier")
-            .and_then(|field| field.integer(1..=255))
-            .unwrap_or(3),
+        multiplier: table.get("multiplier").and_then(|field| field.integer(1..=255)).unwrap_or(3),
     }
 }
 
 pub(super) fn bgp(root: &Table<'_>, known: &Known) -> Option<Bgp> {
     let table = root.table("bgp", &schema::BGP)?;
-    let asn = table
-        .require("asn", "an AS number like 65001")
-        .and_then(|field| asn(&field));
+    let asn = table.require("asn", "an AS number like 65001").and_then(|field| asn(&field));
     let listen_port = match table.get("listen") {
         None => Some(BGP_PORT),
         Some(field) => match field.as_boolean() {
@@ -76,9 +71,7 @@ pub(super) fn bgp(root: &Table<'_>, known: &Known) -> Option<Bgp> {
 fn asn(field: &Field<'_>) -> Option<u32> {
     let asn = field.integer(1..=4_294_967_294)?;
     if asn == 23_456 || asn == 65_535 {
-        field.error(format!(
-            "{asn} is reserved, expected the AS number of a network"
-        ));
+        field.error(format!("{asn} is reserved, expected the AS number of a network"));
         return None;
     }
     Some(asn)
@@ -103,23 +96,14 @@ fn neighbor(
         .require("asn", "an AS number, \"external\" or \"internal\"")
         .and_then(|field| remote_as(&field));
     let description = table.get("description").and_then(|field| {
-        field.parse("a string", |text| {
-            bounded(text, 255, "a description").map(str::to_owned)
-        })
+        field.parse("a string", |text| bounded(text, 255, "a description").map(str::to_owned))
     });
-    let flag = |key| {
-        table
-            .get(key)
-            .and_then(|field| field.boolean())
-            .unwrap_or(false)
-    };
+    let flag = |key| table.get(key).and_then(|field| field.boolean()).unwrap_or(false);
     let passive = flag("passive");
     if passive && !listening {
         table.error("is passive, but bgp.listen is false: the session could never begin");
     }
-    let source = table
-        .get("source")
-        .and_then(|field| source(&field, address));
+    let source = table.get("source").and_then(|field| source(&field, address));
     let ttl_security = flag("ttl-security");
     let multihop = table.get("multihop").and_then(|field| {
         if ttl_security {
@@ -169,9 +153,7 @@ fn neighbor_address(
     let field = table.require("address", example)?;
     let address = field.parse(example, value::unicast)?;
     if let Some(holder) = known.holders.get(&address) {
-        field.error(format!(
-            "{address} is this node's own, an address of {holder}"
-        ));
+        field.error(format!("{address} is this node's own, an address of {holder}"));
     }
     if !seen.insert(address) {
         field.error("another neighbor has this address");
@@ -181,10 +163,7 @@ fn neighbor_address(
 
 fn remote_as(field: &Field<'_>) -> Option<RemoteAs> {
     if field.is_string() {
-        field.choice(&[
-            ("external", RemoteAs::External),
-            ("internal", RemoteAs::Internal),
-        ])
+        field.choice(&[("external", RemoteAs::External), ("internal", RemoteAs::Internal)])
     } else {
         asn(field).map(RemoteAs::Exact)
     }
@@ -195,9 +174,7 @@ fn source(field: &Field<'_>, neighbor: Option<IpAddr>) -> Option<IpAddr> {
     if let Some(neighbor) = neighbor
         && neighbor.is_ipv4() != source.is_ipv4()
     {
-        field.error(format!(
-            "{source} cannot be the source toward {neighbor}: other family"
-        ));
+        field.error(format!("{source} cannot be the source toward {neighbor}: other family"));
     }
     Some(source)
 }
@@ -208,11 +185,9 @@ fn hold_time(field: &Field<'_>) -> Option<Duration> {
         let hold_time = value::duration(text)?;
         let seconds = hold_time.as_secs();
         if hold_time.subsec_nanos() != 0 || !(seconds == 0 || (3..=65535).contains(&seconds)) {
-            return Err(
-                "is out of range, expected \"0s\" (off) or whole seconds from \"3s\" to \
+            return Err("is out of range, expected \"0s\" (off) or whole seconds from \"3s\" to \
                         \"65535s\""
-                    .to_owned(),
-            );
+                .to_owned());
         }
         Ok(hold_time)
     })
@@ -221,10 +196,7 @@ fn hold_time(field: &Field<'_>) -> Option<Duration> {
 fn password(field: &Field<'_>) -> Option<Secret> {
     let password = field.secret("a string of 1 to 80 bytes")?;
     if password.is_empty() || password.len() > MAX_PASSWORD {
-        field.error(format!(
-            "is {} bytes long, expected 1 to {MAX_PASSWORD}",
-            password.len()
-        ));
+        field.error(format!("is {} bytes long, expected 1 to {MAX_PASSWORD}", password.len()));
         return None;
     }
     Some(Secret::new(password.to_owned()))

@@ -96,9 +96,7 @@ impl Diff {
 
     /// The changes that a reload cannot apply.
     pub fn restarts(&self) -> impl Iterator<Item = &Change> {
-        self.changes
-            .iter()
-            .filter(|change| change.effect == Effect::Restart)
+        self.changes.iter().filter(|change| change.effect == Effect::Restart)
     }
 
     pub fn needs_restart(&self) -> bool {
@@ -106,11 +104,7 @@ impl Diff {
     }
 
     fn push(&mut self, subject: Subject, kind: Kind, effect: Effect) {
-        self.changes.push(Change {
-            subject,
-            kind,
-            effect,
-        });
+        self.changes.push(Change { subject, kind, effect });
     }
 
     /// A field that a reload applies.
@@ -139,11 +133,7 @@ impl Diff {
     ) {
         if old != new {
             let values = Some((show(old), show(new)));
-            self.push(
-                subject.clone(),
-                Kind::Field { name, values },
-                Effect::Restart,
-            );
+            self.push(subject.clone(), Kind::Field { name, values }, Effect::Restart);
         }
     }
 
@@ -184,11 +174,7 @@ impl Display for Subject {
             Self::Bgp => f.write_str("bgp"),
             Self::Neighbor(address) => write!(f, "bgp neighbor {address}"),
             Self::Service(name) => write!(f, "service {name}"),
-            Self::Backend {
-                service,
-                address,
-                port,
-            } => {
+            Self::Backend { service, address, port } => {
                 write!(f, "service {service}: backend ")?;
                 match port {
                     Some(port) => write!(f, "{}", std::net::SocketAddr::new(*address, *port)),
@@ -205,10 +191,7 @@ impl Display for Change {
             Kind::Added => write!(f, "{} added", self.subject)?,
             Kind::Removed => write!(f, "{} removed", self.subject)?,
             Kind::Field { name, values: None } => write!(f, "{}: {name} changed", self.subject)?,
-            Kind::Field {
-                name,
-                values: Some((old, new)),
-            } => {
+            Kind::Field { name, values: Some((old, new)) } => {
                 write!(f, "{}: {name} {old} → {new}", self.subject)?;
             }
         }

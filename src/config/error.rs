@@ -59,16 +59,8 @@ impl Errors {
     }
 
     pub(super) fn single(file: &str, position: Option<Position>, message: String) -> Self {
-        let error = ConfigError {
-            file: file.into(),
-            position,
-            field: String::new(),
-            message,
-        };
-        Self {
-            list: vec![error],
-            omitted: 0,
-        }
+        let error = ConfigError { file: file.into(), position, field: String::new(), message };
+        Self { list: vec![error], omitted: 0 }
     }
 
     /// The errors kept, at most [`MAX_ERRORS`].
@@ -116,11 +108,7 @@ struct Found {
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        Self {
-            file,
-            text,
-            found: RefCell::default(),
-        }
+        Self { file, text, found: RefCell::default() }
     }
 
     /// Notes a mistake at byte offset `at`.
@@ -175,11 +163,7 @@ pub(super) struct Locator<'t> {
 
 impl<'t> Locator<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self {
-            text,
-            offset: 0,
-            at: Position { line: 1, column: 1 },
-        }
+        Self { text, offset: 0, at: Position { line: 1, column: 1 } }
     }
 
     /// Offsets must not descend from call to call; past the end means the end.
@@ -190,10 +174,7 @@ impl<'t> Locator<'t> {
             }
             self.offset += c.len_utf8();
             if c == '\n' {
-                self.at = Position {
-                    line: self.at.line + 1,
-                    column: 1,
-                };
+                self.at = Position { line: self.at.line + 1, column: 1 };
             } else {
                 self.at.column += 1;
             }

@@ -53,11 +53,7 @@ impl Config {
                 let sound = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes());
                 let position = Locator::new(&text).locate(sound);
-                Err(Errors::single(
-                    &name,
-                    Some(position),
-                    "is not UTF-8 text".to_owned(),
-                ))
+                Err(Errors::single(&name, Some(position), "is not UTF-8 text".to_owned()))
             }
         }
     }
@@ -68,20 +64,13 @@ impl Config {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Errors> {
         if text.len() as u64 > MAX_DOCUMENT {
             let limit = MAX_DOCUMENT >> 20;
-            return Err(Errors::of_file(
-                file_name,
-                format!("is larger than {limit} MiB"),
-            ));
+            return Err(Errors::of_file(file_name, format!("is larger than {limit} MiB")));
         }
         let document = DeTable::parse(text).map_err(|error| {
             // Not the error's own Display: it quotes the line, which may hold a password.
             let at = error.span().map_or(text.len(), |span| span.start);
             let position = Locator::new(text).locate(at);
-            Errors::single(
-                file_name,
-                Some(position),
-                format!("syntax: {}", error.message()),
-            )
+            Errors::single(file_name, Some(position), format!("syntax: {}", error.message()))
         })?;
         let report = Report::new(file_name, text);
         let config = read(&Table::root(&report, &schema::ROOT, document.get_ref()));
@@ -99,10 +88,7 @@ fn read(root: &Table<'_>) -> Config {
     let before_local = report.count();
     let local_prefixes = network::local(root, &mut known);
     known.local_is_sound = report.count() == before_local;
-    let local_addresses = local_prefixes
-        .iter()
-        .flat_map(network::addresses_of)
-        .collect();
+    let local_addresses = local_prefixes.iter().flat_map(network::addresses_of).collect();
     Config {
         node: node::node(root, &ports),
         dataplane: node::dataplane(root),

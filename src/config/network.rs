@@ -71,14 +71,7 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
         let mtu = port_mtu(&table, &addresses);
         if let (Some(name), Some(device)) = (name, device) {
             let control = control.unwrap_or(ControlKind::Auto);
-            ports.push(Port {
-                name,
-                device,
-                control,
-                addresses,
-                mtu,
-                mac,
-            });
+            ports.push(Port { name, device, control, addresses, mtu, mac });
         }
     }
     ports
@@ -114,9 +107,7 @@ fn port_mtu(table: &Table<'_>, addresses: &[IpNet]) -> u16 {
     };
     let mtu = field.integer(576..=9600).unwrap_or(1500);
     if mtu < IPV6_MIN_MTU && addresses.iter().any(|net| matches!(net, IpNet::V6(_))) {
-        field.error(format!(
-            "{mtu} is too small for IPv6, expected at least {IPV6_MIN_MTU}"
-        ));
+        field.error(format!("{mtu} is too small for IPv6, expected at least {IPV6_MIN_MTU}"));
     }
     mtu
 }
@@ -127,9 +118,7 @@ pub(super) fn routes(root: &Table<'_>) -> Vec<StaticRoute> {
     for table in root.tables("route", &schema::ROUTE, "to", MAX_ROUTES) {
         let example = "a prefix like \"0.0.0.0/0\"";
         let to = table.require("to", example);
-        let prefix = to
-            .as_ref()
-            .and_then(|field| field.parse(example, value::prefix));
+        let prefix = to.as_ref().and_then(|field| field.parse(example, value::prefix));
         if let (Some(field), Some(prefix)) = (&to, prefix)
             && !seen.insert(prefix)
         {
@@ -157,9 +146,7 @@ fn gateways(table: &Table<'_>, prefix: Option<IpNet>) -> Vec<IpAddr> {
         if let Some(prefix) = prefix
             && gateway.is_ipv4() != prefix.addr().is_ipv4()
         {
-            item.error(format!(
-                "{gateway} cannot be the gateway of {prefix}: other family"
-            ));
+            item.error(format!("{gateway} cannot be the gateway of {prefix}: other family"));
         } else if via.contains(&gateway) {
             item.error(format!("{gateway} is listed twice"));
         } else {
@@ -167,9 +154,7 @@ fn gateways(table: &Table<'_>, prefix: Option<IpNet>) -> Vec<IpAddr> {
         }
     }
     if via.is_empty() && table.report().count() == before {
-        field.error(format!(
-            "is empty, expected at least one gateway like {example}"
-        ));
+        field.error(format!("is empty, expected at least one gateway like {example}"));
     }
     via
 }
@@ -206,9 +191,7 @@ pub(super) fn local(root: &Table<'_>, known: &mut Known) -> Vec<IpNet> {
             hold(&item, known, address, "[local]");
             continue;
         }
-        known
-            .holders
-            .extend(addresses_of(&prefix).map(|address| (address, "[local]".to_owned())));
+        known.holders.extend(addresses_of(&prefix).map(|address| (address, "[local]".to_owned())));
         match prefix {
             IpNet::V4(_) => known.local_v4 = true,
             IpNet::V6(_) => known.local_v6 = true,

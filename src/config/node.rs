@@ -42,23 +42,17 @@ pub(super) fn node(root: &Table<'_>, ports: &[Port]) -> Node {
 }
 
 fn first_ipv4(ports: &[Port]) -> Option<Ipv4Addr> {
-    ports
-        .iter()
-        .flat_map(|port| &port.addresses)
-        .find_map(|net| match net {
-            IpNet::V4(v4) => Some(v4.addr()),
-            IpNet::V6(_) => None,
-        })
+    ports.iter().flat_map(|port| &port.addresses).find_map(|net| match net {
+        IpNet::V4(v4) => Some(v4.addr()),
+        IpNet::V6(_) => None,
+    })
 }
 
 /// RFC 6286: any four octets but zero.
 fn router_id(text: &str) -> value::Parsed<Ipv4Addr> {
-    text.parse()
-        .ok()
-        .filter(|id| *id != Ipv4Addr::UNSPECIFIED)
-        .ok_or_else(|| {
-            "is not a router id (expected like \"10.0.0.1\", not \"0.0.0.0\")".to_owned()
-        })
+    text.parse().ok().filter(|id| *id != Ipv4Addr::UNSPECIFIED).ok_or_else(|| {
+        "is not a router id (expected like \"10.0.0.1\", not \"0.0.0.0\")".to_owned()
+    })
 }
 
 /// `sockaddr_un` holds 108 bytes, the last of them zero.
@@ -79,30 +73,21 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
         ])
     });
     let duration = |key: &str, default: Duration, from: Duration, to: Duration| {
-        table
-            .get(key)
-            .and_then(|field| field.duration(from..=to))
-            .unwrap_or(default)
+        table.get(key).and_then(|field| field.duration(from..=to)).unwrap_or(default)
     };
     let memory = table.get("memory");
     let memory_mib = memory.as_ref().and_then(memory_mib).unwrap_or(1024);
     let mbufs = table.get("mbufs");
-    let pool = mbufs
-        .as_ref()
-        .and_then(|field| field.integer(1024..=8_388_608))
-        .unwrap_or(32_768);
+    let pool = mbufs.as_ref().and_then(|field| field.integer(1024..=8_388_608)).unwrap_or(32_768);
     let needed = u64::from(pool) * BYTES_PER_MBUF / MIB;
     if let Some(blamed) = mbufs.or(memory)
         && needed >= u64::from(memory_mib)
     {
-        blamed.error(format!(
-            "{pool} mbufs need about {needed} MiB, but memory is {memory_mib} MiB"
-        ));
+        blamed
+            .error(format!("{pool} mbufs need about {needed} MiB, but memory is {memory_mib} MiB"));
     }
     Dataplane {
-        workers: table
-            .get("workers")
-            .map_or_else(|| vec![1], |field| workers(&field)),
+        workers: table.get("workers").map_or_else(|| vec![1], |field| workers(&field)),
         poll: poll.unwrap_or(PollMode::Adaptive),
         max_sleep: duration(
             "max-sleep",
@@ -115,10 +100,7 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
             .and_then(|field| field.integer(1024..=100_000_000))
             .unwrap_or(1_000_000),
         memory_mib,
-        hugepages: table
-            .get("hugepages")
-            .and_then(|field| field.boolean())
-            .unwrap_or(true),
+        hugepages: table.get("hugepages").and_then(|field| field.boolean()).unwrap_or(true),
         file_prefix: table
             .get("file-prefix")
             .and_then(|field| field.parse("a string like \"dunlin\"", value::name))

@@ -41,10 +41,7 @@ impl<'a> Table<'a> {
         at: usize,
         table: &'a DeTable<'a>,
     ) -> Self {
-        for key in table
-            .keys()
-            .filter(|key| !section.keys.contains(&key.get_ref().as_ref()))
-        {
+        for key in table.keys().filter(|key| !section.keys.contains(&key.get_ref().as_ref())) {
             if report.is_full() {
                 report.error(key.span().start, "", String::new());
                 continue;
@@ -56,13 +53,7 @@ impl<'a> Table<'a> {
             let message = format!("unknown key {}; {hint}", quote(key.get_ref()));
             report.error(key.span().start, &path, message);
         }
-        Self {
-            report,
-            section,
-            path,
-            at,
-            entries: Some(table),
-        }
+        Self { report, section, path, at, entries: Some(table) }
     }
 
     pub(super) fn report(&self) -> &'a Report<'a> {
@@ -80,10 +71,7 @@ impl<'a> Table<'a> {
 
     /// The value of `key`, if it is set.
     pub(super) fn get(&self, key: &str) -> Option<Field<'a>> {
-        debug_assert!(
-            self.section.keys.contains(&key),
-            "{key} is not in the schema"
-        );
+        debug_assert!(self.section.keys.contains(&key), "{key} is not in the schema");
         let value = self.entries?.get(key)?;
         Some(Field::new(self.report, join(&self.path, key), value))
     }
@@ -101,13 +89,9 @@ impl<'a> Table<'a> {
     pub(super) fn table(&self, key: &str, section: &'static Section) -> Option<Table<'a>> {
         let field = self.get(key)?;
         match field.value {
-            DeValue::Table(table) => Some(Self::open(
-                self.report,
-                section,
-                field.path,
-                field.at,
-                table,
-            )),
+            DeValue::Table(table) => {
+                Some(Self::open(self.report, section, field.path, field.at, table))
+            }
             DeValue::Array(_) => {
                 field.error(format!(
                     "found a list, expected one table; write [{}] once",
@@ -154,10 +138,7 @@ impl<'a> Table<'a> {
             return Vec::new();
         };
         if items.len() > limit {
-            field.error(format!(
-                "{} of {header} is too many, at most {limit}",
-                items.len()
-            ));
+            field.error(format!("{} of {header} is too many, at most {limit}", items.len()));
         }
         let mut tables = Vec::with_capacity(items.len().min(limit));
         for (index, item) in items.iter().take(limit).enumerate() {
@@ -169,13 +150,7 @@ impl<'a> Table<'a> {
             let path = join(&self.path, &name);
             match item.get_ref() {
                 DeValue::Table(table) => {
-                    tables.push(Self::open(
-                        self.report,
-                        section,
-                        path,
-                        item.span().start,
-                        table,
-                    ));
+                    tables.push(Self::open(self.report, section, path, item.span().start, table));
                 }
                 other => self.report.error(
                     item.span().start,
@@ -199,12 +174,7 @@ pub(super) struct Field<'a> {
 
 impl<'a> Field<'a> {
     fn new(report: &'a Report<'a>, path: String, value: &'a Spanned<DeValue<'a>>) -> Self {
-        Self {
-            report,
-            path,
-            at: value.span().start,
-            value: value.get_ref(),
-        }
+        Self { report, path, at: value.span().start, value: value.get_ref() }
     }
 
     pub(super) fn report(&self) -> &'a Report<'a> {
@@ -217,10 +187,7 @@ impl<'a> Field<'a> {
 
     /// Reports that the value is of the wrong kind.
     pub(super) fn expected(&self, expected: &str) {
-        self.error(format!(
-            "found {}, expected {expected}",
-            describe(self.value)
-        ));
+        self.error(format!("found {}, expected {expected}", describe(self.value)));
     }
 
     /// A string. `expected` completes "expected …".
@@ -236,10 +203,7 @@ impl<'a> Field<'a> {
     pub(super) fn secret(&self, expected: &str) -> Option<&'a str> {
         let text = self.value.as_str();
         if text.is_none() {
-            self.error(format!(
-                "found {}, expected {expected}",
-                self.value.type_str()
-            ));
+            self.error(format!("found {}, expected {expected}", self.value.type_str()));
         }
         text
     }
@@ -272,10 +236,7 @@ impl<'a> Field<'a> {
             .filter(|value| range.contains(value))
             .and_then(|value| T::try_from(value).ok());
         if value.is_none() {
-            self.error(format!(
-                "{} is out of range, expected {bounds}",
-                cut(&integer.to_string())
-            ));
+            self.error(format!("{} is out of range, expected {bounds}", cut(&integer.to_string())));
         }
         value
     }
@@ -302,9 +263,7 @@ impl<'a> Field<'a> {
         let list = list.join(" or ");
         self.parse(&list, |text| {
             let found = words.iter().find(|(word, _)| *word == text);
-            found
-                .map(|(_, value)| *value)
-                .ok_or_else(|| format!("is not known, expected {list}"))
+            found.map(|(_, value)| *value).ok_or_else(|| format!("is not known, expected {list}"))
         })
     }
 
@@ -332,30 +291,19 @@ impl<'a> Field<'a> {
             return Vec::new();
         };
         if items.len() > limit {
-            self.error(format!(
-                "{} entries are too many, at most {limit}",
-                items.len()
-            ));
+            self.error(format!("{} entries are too many, at most {limit}", items.len()));
         }
         let fields = items.iter().take(limit).enumerate();
         fields
             .map(|(index, item)| {
-                Field::new(
-                    self.report,
-                    format!("{}: item {}", self.path, index + 1),
-                    item,
-                )
+                Field::new(self.report, format!("{}: item {}", self.path, index + 1), item)
             })
             .collect()
     }
 
     /// Where to point, for a check that comes after all has been read.
     pub(super) fn spot(&self) -> Spot<'a> {
-        Spot {
-            report: self.report,
-            path: self.path.clone(),
-            at: self.at,
-        }
+        Spot { report: self.report, path: self.path.clone(), at: self.at }
     }
 }
 
@@ -374,11 +322,7 @@ impl Spot<'_> {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}: {key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}: {key}") }
 }
 
 /// A value as a message calls it.

@@ -13,22 +13,10 @@ pub struct Section {
 
 pub const ROOT: Section = Section {
     name: "",
-    keys: &[
-        "node",
-        "dataplane",
-        "port",
-        "route",
-        "local",
-        "bfd",
-        "bgp",
-        "service",
-    ],
+    keys: &["node", "dataplane", "port", "route", "local", "bfd", "bgp", "service"],
 };
 
-pub const NODE: Section = Section {
-    name: "node",
-    keys: &["name", "router-id", "api-socket"],
-};
+pub const NODE: Section = Section { name: "node", keys: &["name", "router-id", "api-socket"] };
 
 pub const DATAPLANE: Section = Section {
     name: "dataplane",
@@ -45,30 +33,17 @@ pub const DATAPLANE: Section = Section {
     ],
 };
 
-pub const PORT: Section = Section {
-    name: "port",
-    keys: &["name", "device", "control", "addresses", "mtu", "mac"],
-};
+pub const PORT: Section =
+    Section { name: "port", keys: &["name", "device", "control", "addresses", "mtu", "mac"] };
 
-pub const ROUTE: Section = Section {
-    name: "route",
-    keys: &["to", "via"],
-};
+pub const ROUTE: Section = Section { name: "route", keys: &["to", "via"] };
 
-pub const LOCAL: Section = Section {
-    name: "local",
-    keys: &["addresses"],
-};
+pub const LOCAL: Section = Section { name: "local", keys: &["addresses"] };
 
-pub const BFD: Section = Section {
-    name: "bfd",
-    keys: &["min-tx", "min-rx", "multiplier"],
-};
+pub const BFD: Section = Section { name: "bfd", keys: &["min-tx", "min-rx", "multiplier"] };
 
-pub const BGP: Section = Section {
-    name: "bgp",
-    keys: &["asn", "listen", "communities", "drain-wait", "neighbor"],
-};
+pub const BGP: Section =
+    Section { name: "bgp", keys: &["asn", "listen", "communities", "drain-wait", "neighbor"] };
 
 pub const NEIGHBOR: Section = Section {
     name: "bgp.neighbor",
@@ -107,10 +82,8 @@ pub const SERVICE: Section = Section {
     ],
 };
 
-pub const TIMEOUTS: Section = Section {
-    name: "service.timeouts",
-    keys: &["syn", "established", "closing", "udp"],
-};
+pub const TIMEOUTS: Section =
+    Section { name: "service.timeouts", keys: &["syn", "established", "closing", "udp"] };
 
 pub const CHECK: Section = Section {
     name: "service.check",
@@ -119,10 +92,7 @@ pub const CHECK: Section = Section {
     ],
 };
 
-pub const BACKEND: Section = Section {
-    name: "service.backend",
-    keys: &["address", "weight"],
-};
+pub const BACKEND: Section = Section { name: "service.backend", keys: &["address", "weight"] };
 
 /// Every section, in the order of the manual.
 pub const SECTIONS: &[&Section] = &[

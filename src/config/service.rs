@@ -37,9 +37,7 @@ pub(super) fn services(root: &Table<'_>, known: &Known) -> Vec<Service> {
             break;
         }
         if shared.backends.len() > MAX_BACKENDS {
-            table.error(format!(
-                "brings the backends above {MAX_BACKENDS}, the most there may be"
-            ));
+            table.error(format!("brings the backends above {MAX_BACKENDS}, the most there may be"));
             break;
         }
         services.extend(service);
@@ -61,26 +59,17 @@ fn service<'a>(table: &Table<'a>, known: &Known, shared: &mut Shared<'a>) -> Opt
     let vips = vips(table, known);
     let ports = ports(table);
     let scheduler = table.get("scheduler").and_then(|field| {
-        field.choice(&[
-            ("maglev", Scheduler::Maglev),
-            ("round-robin", Scheduler::RoundRobin),
-        ])
+        field.choice(&[("maglev", Scheduler::Maglev), ("round-robin", Scheduler::RoundRobin)])
     });
     let on_no_backend = table.get("on-no-backend").and_then(|field| {
-        field.choice(&[
-            ("withdraw", OnNoBackend::Withdraw),
-            ("keep", OnNoBackend::Keep),
-        ])
+        field.choice(&[("withdraw", OnNoBackend::Withdraw), ("keep", OnNoBackend::Keep)])
     });
     let timeouts = timeouts(&table.section("timeouts", &schema::TIMEOUTS));
     let check = table.table("check", &schema::CHECK);
     let check = check.and_then(|check| self::check(&check));
     let backends = backends(table, known, shared);
     let min_healthy = table.get("min-healthy");
-    let minimum = min_healthy
-        .as_ref()
-        .and_then(|field| field.integer(1..=65_536))
-        .unwrap_or(1);
+    let minimum = min_healthy.as_ref().and_then(|field| field.integer(1..=65_536)).unwrap_or(1);
     // What follows blames the lack of things, so it is said only if all that is there was read.
     if table.report().count() == before {
         check_families(table, known, &vips, &backends, minimum);
@@ -134,9 +123,7 @@ fn vips<'a>(table: &Table<'a>, known: &Known) -> Vec<(IpAddr, Spot<'a>)> {
         }
     }
     if vips.is_empty() && table.report().count() == before {
-        field.error(format!(
-            "is empty, expected at least one address like {example}"
-        ));
+        field.error(format!("is empty, expected at least one address like {example}"));
     }
     vips
 }
@@ -179,9 +166,7 @@ fn timeouts(table: &Table<'_>) -> Timeouts {
     let timeout = |key, default| {
         let range = Duration::from_millis(100)..=Duration::from_secs(7 * 24 * 3600);
         let duration = table.get(key).and_then(|field| field.duration(range));
-        duration
-            .and_then(|duration| duration.as_millis().try_into().ok())
-            .unwrap_or(default)
+        duration.and_then(|duration| duration.as_millis().try_into().ok()).unwrap_or(default)
     };
     Timeouts {
         syn_ms: timeout("syn", default.syn_ms),
@@ -219,35 +204,18 @@ fn check(table: &Table<'_>) -> Option<CheckSpec> {
     if let Some(field) = timeout_field
         && timeout > interval
     {
-        let (timeout, interval) = (
-            value::show_duration(timeout),
-            value::show_duration(interval),
-        );
+        let (timeout, interval) = (value::show_duration(timeout), value::show_duration(interval));
         field.error(format!("{timeout} is longer than the interval, {interval}"));
     }
-    let count = |key| {
-        table
-            .get(key)
-            .and_then(|field| field.integer(1..=100))
-            .unwrap_or(2)
-    };
+    let count = |key| table.get(key).and_then(|field| field.integer(1..=100)).unwrap_or(2);
     let (rise, fall) = (count("rise"), count("fall"));
     let port = table.get("port").and_then(|field| field.integer(1..=65535));
-    Some(CheckSpec {
-        probe: probe?,
-        interval,
-        timeout,
-        rise,
-        fall,
-        port,
-    })
+    Some(CheckSpec { probe: probe?, interval, timeout, rise, fall, port })
 }
 
 fn http_probe(table: &Table<'_>) -> Probe {
     let text = |key, expected, parse: fn(&str) -> value::Parsed<String>| {
-        table
-            .get(key)
-            .and_then(|field| field.parse(expected, parse))
+        table.get(key).and_then(|field| field.parse(expected, parse))
     };
     let status = table.get("status").map(|field| statuses(&field));
     Probe::Http {
@@ -256,10 +224,7 @@ fn http_probe(table: &Table<'_>) -> Probe {
         status: status.unwrap_or_else(|| vec![200]),
         body: text("body", "a string", |text| {
             if text.is_empty() || text.len() > MAX_TEXT {
-                return Err(format!(
-                    "is {} bytes long, expected 1 to {MAX_TEXT}",
-                    text.len()
-                ));
+                return Err(format!("is {} bytes long, expected 1 to {MAX_TEXT}", text.len()));
             }
             Ok(text.to_owned())
         }),
@@ -289,10 +254,7 @@ fn http_host(text: &str) -> value::Parsed<String> {
 fn statuses(field: &Field<'_>) -> Vec<u16> {
     let before = field.report().count();
     let items = field.list(64, "[200, 204]");
-    let statuses: Vec<u16> = items
-        .iter()
-        .filter_map(|item| item.integer(200..=599))
-        .collect();
+    let statuses: Vec<u16> = items.iter().filter_map(|item| item.integer(200..=599)).collect();
     if statuses.is_empty() && field.report().count() == before {
         field.error("is empty, expected at least one status like [200]");
     }
@@ -303,9 +265,7 @@ fn backends<'a>(table: &Table<'a>, known: &Known, shared: &mut Shared<'a>) -> Ve
     let mut seen = HashSet::new();
     let mut backends = Vec::new();
     for entry in table.tables("backend", &schema::BACKEND, "", MAX_BACKENDS) {
-        let weight = entry
-            .get("weight")
-            .and_then(|field| field.integer(0..=MAX_WEIGHT));
+        let weight = entry.get("weight").and_then(|field| field.integer(0..=MAX_WEIGHT));
         let example = "a string like \"10.2.0.11:80\"";
         let Some(field) = entry.require("address", example) else {
             continue;
@@ -317,16 +277,10 @@ fn backends<'a>(table: &Table<'a>, known: &Known, shared: &mut Shared<'a>) -> Ve
             field.error("another backend of the service has this address");
         }
         if let Some(holder) = known.holders.get(&address) {
-            field.error(format!(
-                "{address} is this node's own, an address of {holder}"
-            ));
+            field.error(format!("{address} is this node's own, an address of {holder}"));
         }
         shared.backends.push((address, field.spot()));
-        backends.push(Backend {
-            address,
-            port,
-            weight: weight.unwrap_or(1),
-        });
+        backends.push(Backend { address, port, weight: weight.unwrap_or(1) });
     }
     backends
 }
@@ -346,18 +300,11 @@ fn check_families(
         let family = if v4 { "IPv4" } else { "IPv6" };
         let local = if v4 { known.local_v4 } else { known.local_v6 };
         if !local && known.local_is_sound {
-            spot.error(format!(
-                "VIP {vip} needs an {family} prefix in [local] addresses"
-            ));
+            spot.error(format!("VIP {vip} needs an {family} prefix in [local] addresses"));
         }
-        let able = backends
-            .iter()
-            .filter(|backend| backend.address.is_ipv4() == v4)
-            .count();
+        let able = backends.iter().filter(|backend| backend.address.is_ipv4() == v4).count();
         if able == 0 {
-            spot.error(format!(
-                "VIP {vip} has no {family} backend, expected at least one"
-            ));
+            spot.error(format!("VIP {vip} has no {family} backend, expected at least one"));
         } else if (able as u64) < u64::from(min_healthy) {
             table.error(format!(
                 "min-healthy is {min_healthy}, but VIP {vip} has only {able} {family} backends"
@@ -378,14 +325,10 @@ fn claim_endpoints(
             if shared.endpoints.len() > MAX_SERVICES {
                 return;
             }
-            let other = shared
-                .endpoints
-                .insert((*vip, protocol, *port), name.to_owned());
+            let other = shared.endpoints.insert((*vip, protocol, *port), name.to_owned());
             if let Some(other) = other {
                 let protocol = protocol_name(protocol);
-                spot.error(format!(
-                    "{vip} {protocol}/{port} is already in service {other:?}"
-                ));
+                spot.error(format!("{vip} {protocol}/{port} is already in service {other:?}"));
             }
         }
     }

@@ -55,25 +55,16 @@ fn differences_are_told_by_object_and_field() {
             &[("workers = [1]", "workers = [1, 2]")],
             "dataplane: workers [1] → [1, 2] (needs a restart)",
         ),
-        (
-            &[("workers = [1]", "stall-after = \"1s\"")],
-            "dataplane: stall-after 500ms → 1s",
-        ),
+        (&[("workers = [1]", "stall-after = \"1s\"")], "dataplane: stall-after 500ms → 1s"),
         (
             &[("0000:03:00.0", "net_tap0"), ("10.1.1.2/24", "10.1.1.3/24")],
             "node: router-id 10.1.1.2 → 10.1.1.3 (needs a restart)\n\
              port wan0: device 0000:03:00.0 → net_tap0 (needs a restart)\n\
              port wan0: addresses [10.1.1.2/24] → [10.1.1.3/24]",
         ),
+        (&[("10.9.1.0/29", "10.9.2.0/29")], "local 10.9.1.0/29 removed\nlocal 10.9.2.0/29 added"),
         (
-            &[("10.9.1.0/29", "10.9.2.0/29")],
-            "local 10.9.1.0/29 removed\nlocal 10.9.2.0/29 added",
-        ),
-        (
-            &[
-                ("asn = 65000", "asn = \"external\""),
-                ("hunter2", "hunter3"),
-            ],
+            &[("asn = 65000", "asn = \"external\""), ("hunter2", "hunter3")],
             "bgp neighbor 10.1.1.1: asn 65000 → external\n\
              bgp neighbor 10.1.1.1: password changed",
         ),
@@ -81,10 +72,7 @@ fn differences_are_told_by_object_and_field() {
             &[("10.1.1.1\"", "10.1.1.9\"")],
             "bgp neighbor 10.1.1.1 removed\nbgp neighbor 10.1.1.9 added",
         ),
-        (
-            &[("asn = 65001", "asn = 65009")],
-            "bgp: asn 65001 → 65009 (needs a restart)",
-        ),
+        (&[("asn = 65001", "asn = 65009")], "bgp: asn 65001 → 65009 (needs a restart)"),
         (
             &[
                 ("10.2.0.12:80\", weight = 2", "10.2.0.13\""),
@@ -94,10 +82,7 @@ fn differences_are_told_by_object_and_field() {
              service web: backend 10.2.0.12:80 removed\n\
              service web: backend 10.2.0.13 added",
         ),
-        (
-            &[("name = \"web\"", "name = \"www\"")],
-            "service web removed\nservice www added",
-        ),
+        (&[("name = \"web\"", "name = \"www\"")], "service web removed\nservice www added"),
         (
             &[("type = \"tcp\"", "type = \"http\", fall = 1")],
             "service web: check tcp every 1s timeout 500ms rise 2 fall 2 → \
@@ -141,26 +126,15 @@ fn the_live_part_takes_all_live_changes_and_no_other() {
     }
     let [_, full, .., edited] = &configs;
     let rest = diff(&live_part(full, edited), edited);
-    assert!(
-        rest.changes()
-            .iter()
-            .all(|change| change.effect == Effect::Restart),
-        "{rest}"
-    );
+    assert!(rest.changes().iter().all(|change| change.effect == Effect::Restart), "{rest}");
     assert_eq!(rest.changes().len(), 3, "{rest}");
 }
 
 #[test]
 fn adding_or_removing_bgp_needs_a_restart() {
     let without = BASE.split("[bgp]").next().unwrap();
-    let (with, without) = (
-        parse(BASE.split("[[service]]").next().unwrap()),
-        parse(without),
-    );
-    assert_eq!(
-        diff(&with, &without).to_string(),
-        "bgp removed (needs a restart)"
-    );
+    let (with, without) = (parse(BASE.split("[[service]]").next().unwrap()), parse(without));
+    assert_eq!(diff(&with, &without).to_string(), "bgp removed (needs a restart)");
     assert!(diff(&without, &with).needs_restart());
 }
 
@@ -193,11 +167,7 @@ fn durations_are_an_integer_and_a_unit() {
         ("18446744073709551616us", None),
     ];
     for (text, micros) in cases {
-        assert_eq!(
-            value::duration(text).ok(),
-            micros.map(Duration::from_micros),
-            "{text}"
-        );
+        assert_eq!(value::duration(text).ok(), micros.map(Duration::from_micros), "{text}");
     }
     for text in ["0s", "1us", "1500us", "20ms", "90s", "5m", "36h"] {
         assert_eq!(show_duration(value::duration(text).unwrap()), text);
@@ -209,25 +179,10 @@ fn devices_are_pci_addresses_or_virtual_devices() {
     let pci = |text: &str| Some(Device::Pci(text.to_owned()));
     assert_eq!(value::device("0000:03:00.0").ok(), pci("0000:03:00.0"));
     assert_eq!(value::device("AF:00.1").ok(), pci("0000:af:00.1"));
-    for text in [
-        "net_tap0,iface=x",
-        "net_pcap,rx_pcap=/a b".replace(' ', "_").as_str(),
-    ] {
-        assert_eq!(
-            value::device(text).ok(),
-            Some(Device::Vdev(text.to_owned()))
-        );
+    for text in ["net_tap0,iface=x", "net_pcap,rx_pcap=/a b".replace(' ', "_").as_str()] {
+        assert_eq!(value::device(text).ok(), Some(Device::Vdev(text.to_owned())));
     }
-    for text in [
-        "",
-        "eth1",
-        "03:00",
-        "03:00.8",
-        "0000:03:00.00",
-        "ä3:00.0",
-        "net tap",
-        "x,net_",
-    ] {
+    for text in ["", "eth1", "03:00", "03:00.8", "0000:03:00.00", "ä3:00.0", "net tap", "x,net_"] {
         assert!(value::device(text).is_err(), "{text}");
     }
 }

@@ -25,25 +25,14 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
         "h" => 3_600_000_000,
         _ => return Err(fault()),
     };
-    count
-        .checked_mul(micros)
-        .map(Duration::from_micros)
-        .ok_or_else(|| "is too long".to_owned())
+    count.checked_mul(micros).map(Duration::from_micros).ok_or_else(|| "is too long".to_owned())
 }
 
 /// A duration as [`duration`] reads it, in the largest unit that holds it exactly.
 pub(super) fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
-    let units = [
-        (3_600_000_000, "h"),
-        (60_000_000, "m"),
-        (1_000_000, "s"),
-        (1_000, "ms"),
-    ];
-    match units
-        .iter()
-        .find(|(size, _)| micros >= *size && micros.is_multiple_of(*size))
-    {
+    let units = [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms")];
+    match units.iter().find(|(size, _)| micros >= *size && micros.is_multiple_of(*size)) {
         Some((size, unit)) => format!("{}{unit}", micros / size),
         None if micros == 0 => "0s".to_owned(),
         None => format!("{micros}us"),
@@ -61,9 +50,7 @@ pub(super) fn size(text: &str) -> Parsed<u64> {
         "GiB" => 30,
         _ => return Err(fault()),
     };
-    count
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "is too large".to_owned())
+    count.checked_mul(1 << shift).ok_or_else(|| "is too large".to_owned())
 }
 
 fn count_and_unit(text: &str) -> Option<(u64, &str)> {
@@ -107,11 +94,9 @@ pub(super) fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
         (Ok(socket), _) => (socket.ip(), Some(socket.port())),
         (_, Ok(address)) => (address, None),
         _ => {
-            return Err(
-                "is not an IP address and port (expected like \"10.0.2.1:80\" or \
+            return Err("is not an IP address and port (expected like \"10.0.2.1:80\" or \
                  \"[fd00::1]:80\"; without a port, the one the client asked for)"
-                    .to_owned(),
-            );
+                .to_owned());
         }
     };
     if port == Some(0) {
@@ -144,9 +129,8 @@ pub(super) fn interface_address(text: &str) -> Parsed<IpNet> {
     if text.parse::<IpAddr>().is_ok() {
         return Err(format!("has no prefix length {example}"));
     }
-    let net: IpNet = text
-        .parse()
-        .map_err(|_| format!("is not an address with prefix length {example}"))?;
+    let net: IpNet =
+        text.parse().map_err(|_| format!("is not an address with prefix length {example}"))?;
     check_unicast(net.addr())?;
     if net.prefix_len() == 0 {
         return Err(format!("has prefix length 0 {example}"));
@@ -155,10 +139,7 @@ pub(super) fn interface_address(text: &str) -> Parsed<IpNet> {
         && v4.prefix_len() < 31
         && (v4.addr() == v4.network() || v4.addr() == v4.broadcast())
     {
-        return Err(format!(
-            "is the network or broadcast address of {}",
-            v4.trunc()
-        ));
+        return Err(format!("is the network or broadcast address of {}", v4.trunc()));
     }
     Ok(net)
 }
@@ -169,30 +150,20 @@ pub(super) fn device(text: &str) -> Parsed<Device> {
         return Ok(Device::Pci(pci));
     }
     let (driver, _) = text.split_once(',').unwrap_or((text, ""));
-    let known = ["net_", "eth_", "virtio_user"]
-        .iter()
-        .any(|prefix| driver.starts_with(prefix));
-    let plain = driver
-        .bytes()
-        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let known = ["net_", "eth_", "virtio_user"].iter().any(|prefix| driver.starts_with(prefix));
+    let plain = driver.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     if known && plain && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(Device::Vdev(text.to_owned()));
     }
-    Err(
-        "is not a device (expected a PCI address like \"0000:03:00.0\" or a DPDK virtual device \
+    Err("is not a device (expected a PCI address like \"0000:03:00.0\" or a DPDK virtual device \
          like \"net_af_packet,iface=eth1\")"
-            .to_owned(),
-    )
+        .to_owned())
 }
 
 /// `0000:03:00.0` or `03:00.0`, normalised to the long form in lower case.
 fn pci_address(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
-    let full = if lower.len() == 7 {
-        format!("0000:{lower}")
-    } else {
-        lower
-    };
+    let full = if lower.len() == 7 { format!("0000:{lower}") } else { lower };
     let shape = b"xxxx:xx:xx.o";
     let fits = full.len() == shape.len()
         && full.bytes().zip(shape).all(|(byte, kind)| match kind {
@@ -209,10 +180,7 @@ pub(super) fn mac(text: &str) -> Parsed<Mac> {
     let mut octets = [0; 6];
     let mut parts = text.split(':');
     for octet in &mut octets {
-        let part = parts
-            .next()
-            .filter(|part| part.len() == 2)
-            .ok_or_else(fault)?;
+        let part = parts.next().filter(|part| part.len() == 2).ok_or_else(fault)?;
         *octet = u8::from_str_radix(part, 16).map_err(|_| fault())?;
     }
     if parts.next().is_some() || text.contains('+') {
@@ -236,18 +204,13 @@ pub(super) fn community(text: &str) -> Parsed<(u16, u16)> {
 
 /// A name for people and logs: letters, digits, `.`, `_`, `-`, beginning with a letter or digit.
 pub(super) fn name(text: &str) -> Parsed<String> {
-    let begins = text
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_alphanumeric());
+    let begins = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if begins && text.len() <= 63 && text.bytes().all(is_name_byte) {
         return Ok(text.to_owned());
     }
-    Err(
-        "is not a name (expected 1 to 63 letters, digits, \".\", \"_\" or \"-\", beginning with a \
+    Err("is not a name (expected 1 to 63 letters, digits, \".\", \"_\" or \"-\", beginning with a \
          letter or digit)"
-            .to_owned(),
-    )
+        .to_owned())
 }
 
 /// A name that the kernel accepts for a network interface, and that is not taken by one.
@@ -256,14 +219,11 @@ pub(super) fn interface_name(text: &str) -> Parsed<String> {
     if reserved.contains(&text) {
         return Err("is reserved by the kernel, expected another name".to_owned());
     }
-    name(text)
-        .ok()
-        .filter(|name| name.len() <= 15)
-        .ok_or_else(|| {
-            "is not an interface name (expected 1 to 15 letters, digits, \".\", \"_\" or \"-\", \
+    name(text).ok().filter(|name| name.len() <= 15).ok_or_else(|| {
+        "is not an interface name (expected 1 to 15 letters, digits, \".\", \"_\" or \"-\", \
          beginning with a letter or digit)"
-                .to_owned()
-        })
+            .to_owned()
+    })
 }
 
 fn is_name_byte(byte: u8) -> bool {
@@ -277,10 +237,7 @@ pub(super) fn closest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
         return None;
     }
     let text = text.to_ascii_lowercase().replace('_', "-");
-    let near = known
-        .iter()
-        .map(|word| (distance(&text, word), *word))
-        .min()?;
+    let near = known.iter().map(|word| (distance(&text, word), *word)).min()?;
     (near.0 <= 1 + near.1.len() / 4).then_some(near.1)
 }
 

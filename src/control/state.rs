@@ -375,7 +375,7 @@ impl State {
                 continue;
             };
             let target = config.check.as_ref().map(|check| Target {
-                address: SocketAddr::new(address.ip(), check.port.unwrap_or(address.port())),
+                address,
                 check: check.clone(),
                 source: None,
             });

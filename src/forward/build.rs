@@ -110,7 +110,6 @@ impl From<Timeouts> for TimeoutTicks {
 #[derive(Debug)]
 struct ServiceCold {
     timeouts: TimeoutTicks,
-    protocol: Protocol,
     schedule: Schedule,
 }
 
@@ -255,10 +254,6 @@ impl Tables {
         self.cold(id).map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
     }
 
-    pub(super) fn protocol(&self, id: ServiceId) -> Option<Protocol> {
-        Some(self.cold(id)?.protocol)
-    }
-
     /// Local addresses of a family, in order of slot.
     pub(super) fn lips_of(&self, v6: bool) -> &[LipId] {
         if v6 { &self.lips_v6 } else { &self.lips_v4 }
@@ -281,8 +276,9 @@ impl Tables {
             if port.id.0 >= MAX_PORTS {
                 return Err(BuildError::SlotTooLarge("port", port.id.0.into()));
             }
-            let [a, b, c, d, e, f] = port.mac.0;
-            let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+            let mut mac = [0; 8];
+            mac[..6].copy_from_slice(&port.mac.0);
+            let mac = u64::from_le_bytes(mac);
             let slot = slot(&mut self.port_macs, usize::from(port.id.0));
             if slot.replace(mac).is_some() {
                 return Err(BuildError::Duplicate("port", port.id.0.into()));
@@ -307,8 +303,7 @@ impl Tables {
             self.add_backend(spec, backend, seen)?;
         }
         let schedule = Schedule::build(spec, previous.and_then(|tables| tables.schedule(spec.id)));
-        let cold =
-            ServiceCold { timeouts: spec.timeouts.into(), protocol: spec.protocol, schedule };
+        let cold = ServiceCold { timeouts: spec.timeouts.into(), schedule };
         if slot(&mut self.services_cold, service as usize).replace(cold).is_some() {
             return Err(BuildError::Duplicate("service", service));
         }

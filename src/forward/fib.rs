@@ -149,12 +149,10 @@ impl Fib {
             let port = find_port(source, neighbour.port)?;
             let number = self.adjacencies.len() as u32;
             self.adjacencies.push(adjacency(port, neighbour.mac));
-            self.neighbours
-                .push((neighbour.port, neighbour.address, number));
+            self.neighbours.push((neighbour.port, neighbour.address, number));
         }
         self.neighbours.sort_unstable();
-        self.neighbours
-            .dedup_by_key(|&mut (port, address, _)| (port, address));
+        self.neighbours.dedup_by_key(|&mut (port, address, _)| (port, address));
         Ok(())
     }
 
@@ -168,14 +166,9 @@ impl Fib {
             if self.next_hops.len() <= number {
                 self.next_hops.resize(number + 1, None);
             }
-            let adjacency = spec
-                .gateway
-                .and_then(|gateway| self.find_neighbour(spec.port, gateway));
-            let next_hop = NextHop {
-                port: spec.port,
-                gateway: spec.gateway,
-                adjacency,
-            };
+            let adjacency =
+                spec.gateway.and_then(|gateway| self.find_neighbour(spec.port, gateway));
+            let next_hop = NextHop { port: spec.port, gateway: spec.gateway, adjacency };
             if self.next_hops[number].replace(next_hop).is_some() {
                 return Err(BuildError::Duplicate("next hop", spec.id.0));
             }
@@ -195,10 +188,7 @@ impl Fib {
             let prefix = key(route.prefix.network());
             match lengths.iter_mut().find(|length| length.mask == mask) {
                 Some(length) => length.prefixes.push((prefix, group)),
-                None => lengths.push(Length {
-                    mask,
-                    prefixes: vec![(prefix, group)],
-                }),
+                None => lengths.push(Length { mask, prefixes: vec![(prefix, group)] }),
             }
         }
         for lengths in [&mut self.v4, &mut self.v6] {
@@ -249,11 +239,7 @@ fn adjacency(port: &PortSpec, neighbour: Mac) -> Adjacency {
     let mut macs = [0; 12];
     macs[..6].copy_from_slice(&neighbour.0);
     macs[6..].copy_from_slice(&port.mac.0);
-    Adjacency {
-        macs,
-        port: port.id,
-        mtu: if port.up { port.mtu } else { 0 },
-    }
+    Adjacency { macs, port: port.id, mtu: if port.up { port.mtu } else { 0 } }
 }
 
 /// An address or mask, left-aligned.
@@ -342,10 +328,7 @@ mod tests {
         assert_eq!(resolve(&fib, "10.0.0.1"), Hop::Adjacency(0));
         assert_eq!(resolve(&fib, "10.0.0.2"), Hop::Wait(NextHopId(0)));
         let wanted = "10.0.0.2".parse().unwrap();
-        assert_eq!(
-            fib.neighbour(NextHopId(0), wanted),
-            Some((PortId(0), wanted))
-        );
+        assert_eq!(fib.neighbour(NextHopId(0), wanted), Some((PortId(0), wanted)));
     }
 
     #[test]
@@ -373,26 +356,17 @@ mod tests {
     fn an_empty_route_is_unreachable_even_under_a_default() {
         let mut source = source(&["0.0.0.0/0", "192.0.2.0/24"]);
         source.routes[1].next_hops.clear();
-        assert_eq!(
-            resolve(&Fib::build(source).unwrap(), "192.0.2.1"),
-            Hop::NoRoute
-        );
+        assert_eq!(resolve(&Fib::build(source).unwrap(), "192.0.2.1"), Hop::NoRoute);
     }
 
     #[test]
     fn unknown_ids_are_refused() {
         let mut wrong = source(&["0.0.0.0/0"]);
         wrong.routes[0].next_hops[0].0 = NextHopId(9);
-        assert!(matches!(
-            Fib::build(wrong),
-            Err(BuildError::Unknown("next hop", 9))
-        ));
+        assert!(matches!(Fib::build(wrong), Err(BuildError::Unknown("next hop", 9))));
         let mut wrong = source(&[]);
         wrong.neighbours[0].port = PortId(7);
-        assert!(matches!(
-            Fib::build(wrong),
-            Err(BuildError::Unknown("port", 7))
-        ));
+        assert!(matches!(Fib::build(wrong), Err(BuildError::Unknown("port", 7))));
     }
 
     proptest! {

@@ -55,10 +55,7 @@ impl State {
 
     /// A SYN means a new connection.
     pub const fn closing(self) -> bool {
-        matches!(
-            self,
-            Self::FinClient | Self::FinServer | Self::Closing | Self::Reset
-        )
+        matches!(self, Self::FinClient | Self::FinServer | Self::Closing | Self::Reset)
     }
 
     pub const fn name(self) -> &'static str {
@@ -81,20 +78,23 @@ impl State {
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Record {
-    /// IPv4: in the last four bytes.
-    pub client: [u8; 16],
+    /// IPv4: client, VIP, LIP and backend, so that one cache line has it all. IPv6: the client; the
+    /// others are looked up by slot.
+    pub addresses: [u8; 16],
     pub client_port: u16,
+    pub vip_port: u16,
     pub local_port: u16,
+    pub backend_port: u16,
     pub service: ServiceId,
     pub backend: BackendId,
     pub lip: LipId,
     /// [`crate::packet::Transport`] as a number; [`Record::FREE`] if not in use.
     pub transport: u8,
     pub state: State,
-    /// What translation does to the checksums of TCP or UDP, by [`Direction`].
-    pub l4_delta: [Delta; 2],
-    /// What it does to that of IPv4, TTL included.
-    pub ip_delta: [Delta; 2],
+    /// What translating a request does to a checksum over its addresses, and to one over addresses
+    /// and ports. A reply undoes it.
+    pub addresses_delta: Delta,
+    pub l4_delta: Delta,
     pub last_seen: Tick,
     /// Where each direction leaves, as of the routes of `routing`; or [`NO_ADJACENCY`].
     pub adjacency: [u32; 2],
@@ -109,16 +109,18 @@ impl Record {
 
     /// A record not in use. Fields are then filled in by whoever makes the flow.
     pub const EMPTY: Self = Self {
-        client: [0; 16],
+        addresses: [0; 16],
         client_port: 0,
+        vip_port: 0,
         local_port: 0,
+        backend_port: 0,
         service: ServiceId(u32::MAX),
         backend: BackendId(u32::MAX),
         lip: LipId(u16::MAX),
         transport: Self::FREE,
         state: State::Free,
-        l4_delta: [Delta::NONE; 2],
-        ip_delta: [Delta::NONE; 2],
+        addresses_delta: Delta::NONE,
+        l4_delta: Delta::NONE,
         last_seen: Tick(0),
         adjacency: [NO_ADJACENCY; 2],
         routing: 0,
@@ -134,6 +136,9 @@ pub(super) type FlowNumber = u32;
 pub(super) struct Entry(u32);
 
 impl Entry {
+    /// No flow. (There are at most [`FlowTable::MAX`].)
+    pub const NONE: Self = Self(u32::MAX);
+
     pub const fn new(flow: FlowNumber, direction: Direction) -> Self {
         Self(flow << 1 | direction as u32)
     }
@@ -145,11 +150,7 @@ impl Entry {
 
     #[inline(always)]
     pub const fn direction(self) -> Direction {
-        if self.0 & 1 == 0 {
-            Direction::Request
-        } else {
-            Direction::Reply
-        }
+        if self.0 & 1 == 0 { Direction::Request } else { Direction::Reply }
     }
 }
 
@@ -226,8 +227,8 @@ impl FlowTable {
 
     /// What the index has first for this hash. It may belong to another tuple.
     #[inline(always)]
-    pub fn first(&self, hash: Hash32) -> Option<Entry> {
-        self.index.first(hash).map(Entry)
+    pub fn first(&self, hash: Hash32) -> Entry {
+        self.index.first(hash).map_or(Entry::NONE, Entry)
     }
 
     /// The entry with this hash for which `is_it` holds.
@@ -239,8 +240,7 @@ impl FlowTable {
         self.index
             .find(hash, |value| {
                 let entry = Entry(value);
-                self.get(entry.flow())
-                    .is_some_and(|record| is_it(record, entry.direction()))
+                self.get(entry.flow()).is_some_and(|record| is_it(record, entry.direction()))
             })
             .map(Entry)
     }
@@ -273,8 +273,7 @@ impl FlowTable {
             let hash = hashes[direction as usize];
             if !self.index.insert(hash, value, hash_of) {
                 if direction == Direction::Reply {
-                    self.index
-                        .remove(hashes[0], Entry::new(flow, Direction::Request).0);
+                    self.index.remove(hashes[0], Entry::new(flow, Direction::Request).0);
                 }
                 self.give_free(flow);
                 return Err(Full);
@@ -283,8 +282,7 @@ impl FlowTable {
         record.links = Links::NONE;
         self.records[number] = record;
         self.half_open += u32::from(record.state.half_open());
-        self.wheel
-            .link(&mut self.records, flow, ring(record.state), deadline);
+        self.wheel.link(&mut self.records, flow, ring(record.state), deadline);
         Ok(flow)
     }
 
@@ -308,8 +306,7 @@ impl FlowTable {
         self.half_open += u32::from(state.half_open());
         self.wheel.unlink(&mut self.records, flow);
         self.records[number].state = state;
-        self.wheel
-            .link(&mut self.records, flow, ring(state), deadline);
+        self.wheel.link(&mut self.records, flow, ring(state), deadline);
     }
 
     /// The half-open flow that is due soonest.
@@ -342,9 +339,8 @@ impl FlowTable {
     fn release(&mut self, flow: FlowNumber, state: State) {
         let hashes = self.hashes[flow as usize];
         for direction in [Direction::Request, Direction::Reply] {
-            let removed = self
-                .index
-                .remove(hashes[direction as usize], Entry::new(flow, direction).0);
+            let removed =
+                self.index.remove(hashes[direction as usize], Entry::new(flow, direction).0);
             debug_assert!(removed, "flow {flow} was not indexed");
         }
         self.half_open -= u32::from(state.half_open());
@@ -376,11 +372,7 @@ impl FlowTable {
 }
 
 const fn ring(state: State) -> Ring {
-    if state.half_open() {
-        Ring::HalfOpen
-    } else {
-        Ring::Open
-    }
+    if state.half_open() { Ring::HalfOpen } else { Ring::Open }
 }
 
 impl super::wheel::Linked for Box<[Record]> {
@@ -397,10 +389,8 @@ impl FlowTable {
             .filter(|&flow| self.records[flow as usize].state != State::Free)
             .collect();
         assert_eq!(used.len() as u32, self.used, "records in use");
-        let half_open = used
-            .iter()
-            .filter(|&&flow| self.records[flow as usize].state.half_open())
-            .count();
+        let half_open =
+            used.iter().filter(|&&flow| self.records[flow as usize].state.half_open()).count();
         assert_eq!(half_open as u32, self.half_open, "half-open flows");
         for &flow in &used {
             for direction in [Direction::Request, Direction::Reply] {
@@ -411,9 +401,8 @@ impl FlowTable {
             }
         }
         assert_eq!(self.index.len(), 2 * used.len(), "index entries");
-        let mut linked = self.wheel.all(&self.records, |records, item| {
-            records[item as usize].links.next
-        });
+        let mut linked =
+            self.wheel.all(&self.records, |records, item| records[item as usize].links.next);
         linked.sort_unstable();
         assert_eq!(linked, used, "flows with a timer");
     }

@@ -48,10 +48,7 @@ impl Seed {
         let tail = u64::from(ports) << 8 | u64::from(protocol);
         let source = mix(source[0] ^ s[0], source[1] ^ s[1]);
         let destination = mix(destination[0] ^ s[2], destination[1] ^ s[3]);
-        mix(
-            source ^ s[3] ^ tail,
-            destination.rotate_left(32) ^ s[1] ^ tail,
-        )
+        mix(source ^ s[3] ^ tail, destination.rotate_left(32) ^ s[1] ^ tail)
     }
 
     /// Any bytes: names of backends, keys of maps.
@@ -105,7 +102,7 @@ mod tests {
         let mut buckets = vec![0u32; 1024];
         for n in 0..102_400u64 {
             let addresses = (0x0a00_0000 + (n >> 10)) << 32 | 0xc000_0207;
-            let hash = seed.v4(addresses, (n as u32 & 1023) << 16 | 53, 17);
+            let hash = seed.v4(addresses, (n as u32 & 1023) << 16 | 0x35, 17);
             buckets[(hash & 1023) as usize] += 1;
         }
         let (low, high) = (buckets.iter().min(), buckets.iter().max());

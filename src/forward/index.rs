@@ -41,19 +41,9 @@ pub(super) type Hash32 = u32;
 impl Index {
     /// For at most `keys` keys.
     pub fn new(keys: usize) -> Self {
-        let count = keys
-            .div_ceil(DESIGN_LOAD)
-            .max(2)
-            .next_power_of_two()
-            .min(1 << 31);
-        let empty = Bucket {
-            tags: [0; 3],
-            values: [0; LANES],
-        };
-        Self {
-            buckets: vec![empty; count].into_boxed_slice(),
-            mask: count as u32 - 1,
-        }
+        let count = keys.div_ceil(DESIGN_LOAD).max(2).next_power_of_two().min(1 << 31);
+        let empty = Bucket { tags: [0; 3], values: [0; LANES] };
+        Self { buckets: vec![empty; count].into_boxed_slice(), mask: count as u32 - 1 }
     }
 
     /// Bytes of memory.
@@ -109,9 +99,8 @@ impl Index {
         }
         if !self.put(second, tag, value) {
             // Make room in one of the two by moving a key to its other bucket.
-            let Some(freed) = [first, second]
-                .into_iter()
-                .find(|&bucket| self.move_one(bucket, &hash_of))
+            let Some(freed) =
+                [first, second].into_iter().find(|&bucket| self.move_one(bucket, &hash_of))
             else {
                 return false;
             };
@@ -282,10 +271,7 @@ mod tests {
         }
         let mut false_first = 0;
         for value in 0..keys {
-            assert_eq!(
-                index.find(spread(value), |found| found == value),
-                Some(value)
-            );
+            assert_eq!(index.find(spread(value), |found| found == value), Some(value));
             false_first += u32::from(index.first(spread(value)) != Some(value));
         }
         assert!(false_first < keys / 500, "{false_first}");

@@ -69,10 +69,7 @@ impl Maglev {
                 }
             }
         }
-        Self {
-            members: members.into(),
-            slots: slots.into_boxed_slice(),
-        }
+        Self { members: members.into(), slots: slots.into_boxed_slice() }
     }
 
     pub fn members(&self) -> &[Member] {
@@ -160,10 +157,7 @@ mod tests {
     #[test]
     fn sizes_are_prime() {
         for size in SIZES {
-            assert!(
-                (2..).take_while(|d| d * d <= size).all(|d| size % d != 0),
-                "{size}"
-            );
+            assert!((2..=size.isqrt()).all(|d| size % d != 0), "{size}");
         }
     }
 
@@ -176,9 +170,10 @@ mod tests {
     #[test]
     fn the_table_is_the_same_everywhere() {
         let table = build(&[1, 1, 2]);
-        let digest = table.slots.iter().fold(0u64, |hash, &n| {
-            hash.wrapping_mul(31).wrapping_add(u64::from(n))
-        });
+        let digest = table
+            .slots
+            .iter()
+            .fold(0u64, |hash, &n| hash.wrapping_mul(31).wrapping_add(u64::from(n)));
         assert_eq!((table.size(), digest), (1021, 13_592_559_273_035_266_475));
     }
 

@@ -11,6 +11,7 @@
 //! | TCP or UDP of a flow, or that begins one | `Transmit`, or `Wait` for a neighbour |
 //! | to a VIP or LIP, but nothing that can be translated | `Drop` |
 //! | ICMP echo to a VIP | answered: `Transmit` on the port it came from |
+//! | ICMP error about a packet of a flow | translated: `Transmit` |
 //! | other IP to one of our MACs: our own addresses, routing protocols | `Kernel` |
 //! | group or broadcast MAC: ARP, ND, OSPF | `Kernel` |
 //! | 802.1Q or 802.1ad tagged | `Kernel`: its VLAN interfaces; the packet path is untagged |
@@ -20,11 +21,13 @@
 //! dropped under their own reason, to anything else they are the kernel's.
 
 mod build;
+mod burst;
 mod create;
 mod engine;
 mod fib;
 mod flows;
 mod hash;
+mod icmp;
 mod index;
 mod maglev;
 mod other;
@@ -34,6 +37,8 @@ pub mod stats;
 pub mod steering;
 pub mod tables;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod time;
 mod tuple;
 mod verdict;

@@ -35,13 +35,7 @@ struct BackendPool {
 
 impl Pool {
     pub fn new(worker: WorkerId, workers: u16, seed: Seed, steering: Steering) -> Self {
-        Self {
-            worker,
-            workers,
-            seed,
-            steering,
-            backends: Vec::new(),
-        }
+        Self { worker, workers, seed, steering, backends: Vec::new() }
     }
 
     pub fn steering(&self) -> &Steering {
@@ -103,10 +97,14 @@ impl Pool {
 
     /// Pairs in use toward the backend that uses most.
     pub fn fullest(&self) -> u32 {
-        self.backends
-            .iter()
-            .map(|pool| pool.active)
-            .max()
-            .unwrap_or(0)
+        self.backends.iter().map(|pool| pool.active).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+impl Pool {
+    /// Pairs in use toward all backends together.
+    pub fn in_use(&self) -> u32 {
+        self.backends.iter().map(|pool| pool.active).sum()
     }
 }

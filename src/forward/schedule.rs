@@ -49,10 +49,7 @@ impl Schedule {
             }
             _ => Arc::new(Maglev::build(&members, size)),
         };
-        Self::Maglev {
-            table,
-            backends: usable.iter().map(|backend| backend.id).collect(),
-        }
+        Self::Maglev { table, backends: usable.iter().map(|backend| backend.id).collect() }
     }
 
     /// The backend for a new flow. `hash`: of the flow, the same on every node. `turn`: this
@@ -80,11 +77,7 @@ fn round(backends: &[&BackendSpec]) -> Box<[BackendId]> {
     let rounds = total / u64::from(divisor.max(1));
     let scale = |weight: u32| -> u64 {
         let turns = u64::from(weight / divisor.max(1));
-        if rounds <= LONGEST_ROUND {
-            turns
-        } else {
-            (turns * LONGEST_ROUND / rounds).max(1)
-        }
+        if rounds <= LONGEST_ROUND { turns } else { (turns * LONGEST_ROUND / rounds).max(1) }
     };
     let weights: Vec<u64> = backends.iter().map(|b| scale(b.weight)).collect();
     let heaviest = weights.iter().copied().max().unwrap_or(0);
@@ -133,15 +126,11 @@ mod tests {
 
     #[test]
     fn round_robin_interleaves_by_weight() {
-        let spec = service(
-            Scheduler::RoundRobin,
-            &[(20, true), (0, true), (10, false), (10, true)],
-        );
+        let spec =
+            service(Scheduler::RoundRobin, &[(20, true), (0, true), (10, false), (10, true)]);
         let schedule = Schedule::build(&spec, None);
         let mut turn = 5;
-        let picked: Vec<u32> = (0..6)
-            .map(|_| schedule.pick(0, &mut turn).unwrap().0)
-            .collect();
+        let picked: Vec<u32> = (0..6).map(|_| schedule.pick(0, &mut turn).unwrap().0).collect();
         assert_eq!(picked.iter().filter(|&&id| id == 10).count(), 4);
         assert_eq!(picked.iter().filter(|&&id| id == 13).count(), 2);
         assert!(picked.windows(3).all(|w| w[0] != w[1] || w[1] != w[2]));

@@ -69,14 +69,24 @@ impl Traffic {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Usage {
-    /// From clients to backends.
-    pub requests: Traffic,
-    /// From backends to clients.
-    pub replies: Traffic,
+    /// By direction, so that counting needs no branch.
+    pub(super) traffic: [Traffic; 2],
     /// Flows now. A slot may be reused once this is 0 on every worker.
     pub active: Counter,
     /// Flows ever.
     pub total: Counter,
+}
+
+impl Usage {
+    /// From clients to backends.
+    pub fn requests(&self) -> &Traffic {
+        &self.traffic[0]
+    }
+
+    /// From backends to clients.
+    pub fn replies(&self) -> &Traffic {
+        &self.traffic[1]
+    }
 }
 
 /// The counters of one worker.
@@ -97,6 +107,8 @@ pub struct WorkerStats {
     drops: [Counter; DropReason::ALL.len()],
     /// Echo requests to a VIP that were answered. They count as transmitted too.
     pub echo_replies: Counter,
+    /// ICMP errors about a flow's packets that were translated. They count as transmitted too.
+    pub icmp_errors: Counter,
     /// Gauge: flows now.
     pub flows: Counter,
     /// Gauge: of these, TCP before the handshake is complete, UDP before the first reply.
@@ -133,6 +145,7 @@ impl WorkerStats {
             parked: Counter::default(),
             drops: Default::default(),
             echo_replies: Counter::default(),
+            icmp_errors: Counter::default(),
             flows: Counter::default(),
             flows_half_open: Counter::default(),
             flows_created: Counter::default(),
@@ -200,14 +213,14 @@ mod tests {
             worker.count_drop(DropReason::NoRoute);
             worker.received.add(2, 120);
             if let Some(usage) = worker.service(ServiceId(1)) {
-                usage.requests.add(1, 60);
+                usage.traffic[0].add(1, 60);
             }
             assert!(worker.backend(BackendId(1)).is_none());
         }
         assert_eq!(sum(&workers, |w| w.received.bytes.get()), 240);
         assert_eq!(sum(&workers, WorkerStats::dropped), 2);
         assert_eq!(
-            sum(&workers, |w| w.service(ServiceId(1)).map_or(0, |u| u.requests.packets.get())),
+            sum(&workers, |w| w.service(ServiceId(1)).map_or(0, |u| u.requests().packets.get())),
             2
         );
     }

@@ -38,9 +38,7 @@ impl Steering {
         if rss.get(usize::from(port.0)) == Some(&true) {
             return None;
         }
-        Some(WorkerId(
-            ((u64::from(hash) * u64::from(workers)) >> 32) as u16,
-        ))
+        Some(WorkerId(((u64::from(hash) * u64::from(workers)) >> 32) as u16))
     }
 
     /// The owner of a reply to this LIP and local port (host order).
@@ -95,9 +93,7 @@ mod tests {
 
     #[test]
     fn requests_are_spread_by_hash_only_where_there_is_no_rss() {
-        let steering = Steering::Software {
-            rss: vec![true, false],
-        };
+        let steering = Steering::Software { rss: vec![true, false] };
         assert_eq!(steering.owner_of_request(PortId(0), 77, 4), None);
         for port in [1, 9] {
             let owner = |hash| steering.owner_of_request(PortId(port), hash, 4);

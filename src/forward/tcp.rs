@@ -41,12 +41,15 @@ mod tests {
     use super::Direction::{Reply, Request};
     use super::*;
 
+    /// A sentence, and segments with the state after each.
+    type Case = (&'static str, &'static [(Direction, u8, State)]);
+
     const FIN_ACK: u8 = TCP_FIN | TCP_ACK;
     const SYN_ACK: u8 = TCP_SYN | TCP_ACK;
 
     #[test]
     fn connections_from_beginning_to_end() {
-        let cases: &[(&str, &[(Direction, u8, State)])] = &[
+        let cases: &[Case] = &[
             (
                 "client closes first",
                 &[

@@ -1,83 +1,186 @@
 //! The addresses and ports of a packet, and what a flow makes of them.
+//!
+//! The family is a type: an address is the number its bytes make when loaded natively, `u32` for
+//! IPv4 and `u128` for IPv6. Ports are loaded likewise.
 
 use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
 use super::hash::Seed;
-use crate::packet::{Transport, offset};
+use crate::packet::checksum::Delta;
+use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
 use std::net::IpAddr;
 
-/// Addresses (native reading of the bytes; IPv4 in the low 32 bits) and ports (likewise).
+/// An address of one family, and where things lie in its packets (without options or extension
+/// headers; bytes from the start of the frame).
+pub(super) trait Family: Copy + Eq {
+    const V6: bool;
+    const TTL: usize;
+    const LENGTH: usize;
+    /// What [`Family::LENGTH`] does not count of the IP packet.
+    const LENGTH_WITHOUT: u32;
+    /// Protocol or next header.
+    const PROTOCOL: usize;
+    const SOURCE: usize;
+    const DESTINATION: usize;
+    const L4: usize;
+
+    /// Client, VIP, LIP and backend of a flow. `None`: a slot that the flow names is empty in these
+    /// tables.
+    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]>;
+    /// As [`Record::addresses`] has them.
+    fn pack(ends: [Self; 4]) -> [u8; 16];
+    fn from_address(address: &Address) -> Self;
+    fn to_address(self) -> Address;
+    fn read<const N: usize>(frame: &[u8; N], at: usize) -> Self;
+    fn write<const N: usize>(self, frame: &mut [u8; N], at: usize);
+    /// `ports`: source and destination.
+    fn hash(seed: &Seed, source: Self, destination: Self, ports: u32, protocol: u8) -> u64;
+
+    fn ip(self) -> IpAddr {
+        self.to_address().ip(Self::V6)
+    }
+}
+
+impl Family for u32 {
+    const V6: bool = false;
+    const TTL: usize = offset::V4_TTL;
+    const LENGTH: usize = offset::V4_LENGTH;
+    const LENGTH_WITHOUT: u32 = 0;
+    const PROTOCOL: usize = offset::V4_PROTOCOL;
+    const SOURCE: usize = offset::V4_SOURCE;
+    const DESTINATION: usize = offset::V4_DESTINATION;
+    const L4: usize = offset::V4_L4;
+
+    #[inline(always)]
+    fn ends(_tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+        let packed = &record.addresses;
+        Some([0, 4, 8, 12].map(|at| Self::from_ne_bytes(get(packed, at))))
+    }
+
+    fn pack(ends: [Self; 4]) -> [u8; 16] {
+        let mut packed = [0; 16];
+        packed.copy_from_slice(ends.map(Self::to_ne_bytes).as_flattened());
+        packed
+    }
+
+    #[inline(always)]
+    fn from_address(address: &Address) -> Self {
+        Self::from_ne_bytes(get(&address.0, 12))
+    }
+
+    fn to_address(self) -> Address {
+        let mut bytes = [0; 16];
+        put(&mut bytes, 12, self.to_ne_bytes());
+        Address(bytes)
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(frame: &[u8; N], at: usize) -> Self {
+        Self::from_ne_bytes(get(frame, at))
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(self, frame: &mut [u8; N], at: usize) {
+        put(frame, at, self.to_ne_bytes());
+    }
+
+    #[inline(always)]
+    fn hash(seed: &Seed, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
+        let addresses = u64::from(source) | u64::from(destination) << 32;
+        seed.v4(addresses, ports, protocol)
+    }
+}
+
+impl Family for u128 {
+    const V6: bool = true;
+    const TTL: usize = offset::V6_HOP_LIMIT;
+    const LENGTH: usize = offset::V6_LENGTH;
+    const LENGTH_WITHOUT: u32 = 40;
+    const PROTOCOL: usize = offset::V6_NEXT_HEADER;
+    const SOURCE: usize = offset::V6_SOURCE;
+    const DESTINATION: usize = offset::V6_DESTINATION;
+    const L4: usize = offset::V6_L4;
+
+    #[inline(always)]
+    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+        let service = tables.service(record.service)?;
+        let backend = tables.backend(record.backend)?;
+        let lip = tables.lip(record.lip)?;
+        if service.port == 0 || backend.port == 0 || !lip.present {
+            return None;
+        }
+        Some([
+            Self::from_ne_bytes(record.addresses),
+            Self::from_address(&service.vip),
+            Self::from_address(&lip.address),
+            Self::from_address(&backend.address),
+        ])
+    }
+
+    fn pack([client, ..]: [Self; 4]) -> [u8; 16] {
+        client.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    fn from_address(address: &Address) -> Self {
+        Self::from_ne_bytes(address.0)
+    }
+
+    fn to_address(self) -> Address {
+        Address(self.to_ne_bytes())
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(frame: &[u8; N], at: usize) -> Self {
+        Self::from_ne_bytes(get(frame, at))
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(self, frame: &mut [u8; N], at: usize) {
+        put(frame, at, self.to_ne_bytes());
+    }
+
+    #[inline(always)]
+    fn hash(seed: &Seed, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
+        let halves = |a: Self| [a as u64, (a >> 64) as u64];
+        seed.v6(halves(source), halves(destination), ports, protocol)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Tuple {
-    pub source: u128,
-    pub destination: u128,
+pub(super) struct Tuple<A> {
+    pub source: A,
+    pub destination: A,
     pub source_port: u16,
     pub destination_port: u16,
 }
 
-impl Tuple {
+impl<A: Family> Tuple<A> {
     /// Read from a frame that was parsed as [`crate::packet::Kind::Transport`]; `N` bytes reach
     /// beyond the ports.
     #[inline(always)]
-    pub fn read<const V6: bool, const N: usize>(frame: &[u8; N]) -> Self {
-        let l4 = l4_offset(V6);
-        let (source, destination) = if V6 {
-            (
-                u128::from_ne_bytes(get(frame, offset::V6_SOURCE)),
-                u128::from_ne_bytes(get(frame, offset::V6_DESTINATION)),
-            )
-        } else {
-            (
-                u32::from_ne_bytes(get(frame, offset::V4_SOURCE)).into(),
-                u32::from_ne_bytes(get(frame, offset::V4_DESTINATION)).into(),
-            )
-        };
+    pub fn read<const N: usize>(frame: &[u8; N]) -> Self {
         Self {
-            source,
-            destination,
-            source_port: u16::from_ne_bytes(get(frame, l4)),
-            destination_port: u16::from_ne_bytes(get(frame, l4 + 2)),
+            source: A::read(frame, A::SOURCE),
+            destination: A::read(frame, A::DESTINATION),
+            source_port: u16::from_ne_bytes(get(frame, A::L4)),
+            destination_port: u16::from_ne_bytes(get(frame, A::L4 + 2)),
         }
     }
 
     /// Write where [`Tuple::read`] read.
     #[inline(always)]
-    pub fn write<const V6: bool, const N: usize>(&self, frame: &mut [u8; N]) {
-        let l4 = l4_offset(V6);
-        if V6 {
-            put(frame, offset::V6_SOURCE, self.source.to_ne_bytes());
-            put(
-                frame,
-                offset::V6_DESTINATION,
-                self.destination.to_ne_bytes(),
-            );
-        } else {
-            put(frame, offset::V4_SOURCE, (self.source as u32).to_ne_bytes());
-            put(
-                frame,
-                offset::V4_DESTINATION,
-                (self.destination as u32).to_ne_bytes(),
-            );
-        }
-        put(frame, l4, self.source_port.to_ne_bytes());
-        put(frame, l4 + 2, self.destination_port.to_ne_bytes());
+    pub fn write<const N: usize>(&self, frame: &mut [u8; N]) {
+        self.source.write(frame, A::SOURCE);
+        self.destination.write(frame, A::DESTINATION);
+        put(frame, A::L4, self.source_port.to_ne_bytes());
+        put(frame, A::L4 + 2, self.destination_port.to_ne_bytes());
     }
 
     #[inline(always)]
-    pub fn hash(&self, v6: bool, seed: &Seed, protocol: u8) -> u64 {
+    pub fn hash(&self, seed: &Seed, protocol: u8) -> u64 {
         let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
-        if v6 {
-            let halves = |a: u128| [a as u64, (a >> 64) as u64];
-            seed.v6(
-                halves(self.source),
-                halves(self.destination),
-                ports,
-                protocol,
-            )
-        } else {
-            let addresses = self.source as u64 | (self.destination as u64) << 32;
-            seed.v4(addresses, ports, protocol)
-        }
+        A::hash(seed, self.source, self.destination, ports, protocol)
     }
 
     #[inline(always)]
@@ -89,80 +192,46 @@ impl Tuple {
             destination_port: self.source_port,
         }
     }
-
-    pub fn destination_ip(&self, v6: bool) -> IpAddr {
-        to_address(self.destination, v6).ip(v6)
-    }
 }
 
-/// A flow's two sides, each as the request has it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Sides {
-    /// Client to VIP.
-    outside: Tuple,
-    /// LIP to backend.
-    inside: Tuple,
+/// What replacing one tuple by the other does to a checksum over its addresses, and to one over its
+/// ports.
+pub(super) fn deltas<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> (Delta, Delta) {
+    let addresses = |tuple: &Tuple<A>| [tuple.source, tuple.destination].map(|a| a.to_address().0);
+    let ports =
+        |tuple: &Tuple<A>| [tuple.source_port, tuple.destination_port].map(u16::to_ne_bytes);
+    // What surrounds an IPv4 address in the 16 bytes is zero in both.
+    (
+        Delta::NONE.replace(addresses(from).as_flattened(), addresses(to).as_flattened()),
+        Delta::NONE.replace(ports(from).as_flattened(), ports(to).as_flattened()),
+    )
 }
 
-impl Sides {
-    /// `None`: a slot that the flow names is empty in these tables.
-    #[inline(always)]
-    pub fn of(tables: &Tables, record: &Record, v6: bool) -> Option<Self> {
-        let service = tables.service(record.service)?;
-        let backend = tables.backend(record.backend)?;
-        let lip = tables.lip(record.lip)?;
-        if service.port == 0 || backend.port == 0 || !lip.present {
-            return None;
-        }
-        Some(Self {
-            outside: Tuple {
-                source: from_address(&record.client, v6),
-                destination: from_address(&service.vip.0, v6),
-                source_port: record.client_port,
-                destination_port: service.port,
-            },
-            inside: Tuple {
-                source: from_address(&lip.address.0, v6),
-                destination: from_address(&backend.address.0, v6),
-                source_port: record.local_port,
-                destination_port: backend.port,
-            },
-        })
-    }
-
-    /// The tuple that a packet of this direction arrives with, and the one it leaves with.
-    #[inline(always)]
-    pub const fn of_direction(&self, direction: Direction) -> (Tuple, Tuple) {
-        match direction {
-            Direction::Request => (self.outside, self.inside),
-            Direction::Reply => (self.inside.reversed(), self.outside.reversed()),
-        }
-    }
-}
-
+/// The tuple that a packet of this flow and direction arrives with, and the one it leaves with.
+/// `None`: a slot that the flow names is empty in these tables.
 #[inline(always)]
-pub(super) fn from_address(address: &[u8; 16], v6: bool) -> u128 {
-    if v6 {
-        u128::from_ne_bytes(*address)
-    } else {
-        u32::from_ne_bytes(get(address, 12)).into()
-    }
-}
-
-#[inline(always)]
-pub(super) fn to_address(address: u128, v6: bool) -> Address {
-    if v6 {
-        return Address(address.to_ne_bytes());
-    }
-    let mut bytes = [0; 16];
-    put(&mut bytes, 12, (address as u32).to_ne_bytes());
-    Address(bytes)
-}
-
-/// Where TCP or UDP begins, without options or extension headers.
-#[inline(always)]
-pub(super) const fn l4_offset(v6: bool) -> usize {
-    if v6 { offset::V6_L4 } else { offset::V4_L4 }
+pub(super) fn sides<A: Family>(
+    tables: &Tables,
+    record: &Record,
+    direction: Direction,
+) -> Option<(Tuple<A>, Tuple<A>)> {
+    let [client, vip, lip, backend] = A::ends(tables, record)?;
+    let outside = Tuple {
+        source: client,
+        destination: vip,
+        source_port: record.client_port,
+        destination_port: record.vip_port,
+    };
+    let inside = Tuple {
+        source: lip,
+        destination: backend,
+        source_port: record.local_port,
+        destination_port: record.backend_port,
+    };
+    Some(match direction {
+        Direction::Request => (outside, inside),
+        Direction::Reply => (inside.reversed(), outside.reversed()),
+    })
 }
 
 #[inline(always)]
@@ -173,6 +242,11 @@ pub(super) const fn is_v6(transport: Transport) -> bool {
 #[inline(always)]
 pub(super) const fn is_tcp(transport: Transport) -> bool {
     matches!(transport, Transport::Tcp4 | Transport::Tcp6)
+}
+
+#[inline(always)]
+pub(super) const fn protocol_number(transport: Transport) -> u8 {
+    if is_tcp(transport) { PROTOCOL_TCP } else { PROTOCOL_UDP }
 }
 
 #[inline(always)]

@@ -23,10 +23,7 @@ pub(super) struct Links {
 
 impl Links {
     pub const NIL: u32 = u32::MAX;
-    pub const NONE: Self = Self {
-        next: Self::NIL,
-        prev: Self::NIL,
-    };
+    pub const NONE: Self = Self { next: Self::NIL, prev: Self::NIL };
 }
 
 /// Where the links of an item are kept.
@@ -50,10 +47,7 @@ pub(super) struct Wheel {
 
 impl Wheel {
     pub fn new(now: Tick) -> Self {
-        Self {
-            heads: vec![Links::NIL; 2 * SLOTS as usize].into_boxed_slice(),
-            cursor: now,
-        }
+        Self { heads: vec![Links::NIL; 2 * SLOTS as usize].into_boxed_slice(), cursor: now }
     }
 
     pub fn memory(&self) -> usize {
@@ -67,10 +61,7 @@ impl Wheel {
         let list = list(ring, self.cursor.plus(ahead));
         let head = &mut self.heads[list as usize];
         let next = std::mem::replace(head, item);
-        *items.links(item) = Links {
-            next,
-            prev: HEAD | list,
-        };
+        *items.links(item) = Links { next, prev: HEAD | list };
         if next != Links::NIL {
             items.links(next).prev = item;
         }
@@ -174,10 +165,7 @@ mod tests {
         let mut items = vec![Links::NONE; 1];
         assert_eq!(wheel.next_due(&mut items, Tick(10), &mut 5), None);
         wheel.link(&mut items, 0, Ring::Open, Tick(10));
-        assert_eq!(
-            wheel.next_due(&mut items, Tick(10), &mut 5),
-            Some((0, Ring::Open))
-        );
+        assert_eq!(wheel.next_due(&mut items, Tick(10), &mut 5), Some((0, Ring::Open)));
     }
 
     proptest! {

@@ -55,9 +55,7 @@ impl Checker {
     pub fn spawn(events: mpsc::Sender<HealthEvent>) -> CheckerHandle {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         // Half is left for the rest of the process.
-        let in_flight = usize::try_from(limit / 2)
-            .unwrap_or(usize::MAX)
-            .clamp(16, MAX_IN_FLIGHT);
+        let in_flight = usize::try_from(limit / 2).unwrap_or(usize::MAX).clamp(16, MAX_IN_FLIGHT);
         let probe = |target: Arc<Target>| async move { probe::probe(&target).await };
         Self::spawn_with(events, in_flight, probe)
     }
@@ -86,10 +84,7 @@ impl Checker {
             outbox: VecDeque::new(),
         };
         tokio::spawn(driver.run(events, wanted));
-        CheckerHandle {
-            wanted: Arc::new(wanted_tx),
-            board,
-        }
+        CheckerHandle { wanted: Arc::new(wanted_tx), board }
     }
 }
 
@@ -106,8 +101,7 @@ impl CheckerHandle {
     /// does not take its backend out of service; this state is told as an event at once. Events of
     /// a target that is no longer wanted may still be in the channel.
     pub fn set_targets(&self, targets: impl IntoIterator<Item = Target>) {
-        self.wanted
-            .send_replace(Arc::new(targets.into_iter().collect()));
+        self.wanted.send_replace(Arc::new(targets.into_iter().collect()));
     }
 
     /// Every target as it is now, by address. Targets appear here once the checker has taken them up.
@@ -254,11 +248,7 @@ where
             }
         };
         entry.inconclusive = false;
-        let counter = if ok {
-            &mut status.passed
-        } else {
-            &mut status.failed
-        };
+        let counter = if ok { &mut status.passed } else { &mut status.failed };
         *counter += 1;
         let change = entry.machine.handle_result(ok, &reason);
         status.reason = reason;
@@ -290,19 +280,12 @@ where
 
     fn reconcile(&mut self, wanted: &HashSet<Target>) {
         let inherited = self.remove_unwanted(wanted);
-        let new: Vec<_> = wanted
-            .iter()
-            .filter(|t| !self.ids.contains_key(*t))
-            .collect();
+        let new: Vec<_> = wanted.iter().filter(|t| !self.ids.contains_key(*t)).collect();
         let spread = SPREAD_PER_TARGET.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));
         for target in new {
             let spread = spread.min(target.check.interval);
             let due = Instant::now() + spread.mul_f64(rand::random::<f64>());
-            self.add(
-                target,
-                due,
-                inherited.get(&target.address).cloned().flatten(),
-            );
+            self.add(target, due, inherited.get(&target.address).cloned().flatten());
         }
     }
 
@@ -312,10 +295,7 @@ where
         &mut self,
         wanted: &HashSet<Target>,
     ) -> HashMap<SocketAddr, Option<(State, String)>> {
-        let gone: Vec<_> = self
-            .ids
-            .extract_if(|target, _| !wanted.contains(&**target))
-            .collect();
+        let gone: Vec<_> = self.ids.extract_if(|target, _| !wanted.contains(&**target)).collect();
         let mut states: HashMap<SocketAddr, Option<(State, String)>> = HashMap::new();
         let mut board = lock(&self.board);
         for (target, id) in gone {
@@ -333,8 +313,7 @@ where
                 .or_insert(Some((status.state, status.reason)));
         }
         drop(board);
-        self.due
-            .retain(|Reverse((_, id))| self.entries.contains_key(id));
+        self.due.retain(|Reverse((_, id))| self.entries.contains_key(id));
         self.outbox.retain(|id| self.entries.contains_key(id));
         states
     }

@@ -47,12 +47,7 @@ impl Machine {
 
     /// A target whose state is known from elsewhere, e.g. from before its thresholds changed.
     pub fn resume(rise: u32, fall: u32, state: State) -> Self {
-        Self {
-            rise: rise.max(1),
-            fall: fall.max(1),
-            state,
-            streak: 0,
-        }
+        Self { rise: rise.max(1), fall: fall.max(1), state, streak: 0 }
     }
 
     pub fn state(&self) -> State {
@@ -81,10 +76,7 @@ impl Machine {
         }
         self.streak = 0;
         self.state = if ok { State::Healthy } else { State::Unhealthy };
-        Some(Change {
-            healthy: ok,
-            reason: reason.to_owned(),
-        })
+        Some(Change { healthy: ok, reason: reason.to_owned() })
     }
 }
 
@@ -123,16 +115,9 @@ mod tests {
                     assert_eq!(change.healthy, state == 'h');
                     assert_eq!(change.reason, "why");
                 }
-                states.push(if change.is_some() {
-                    state.to_ascii_uppercase()
-                } else {
-                    state
-                });
+                states.push(if change.is_some() { state.to_ascii_uppercase() } else { state });
             }
-            assert_eq!(
-                states, expected,
-                "rise {rise} fall {fall} results {results}"
-            );
+            assert_eq!(states, expected, "rise {rise} fall {fall} results {results}");
         }
     }
 
@@ -141,11 +126,7 @@ mod tests {
         let mut machine = Machine::resume(2, 2, State::Healthy);
         assert_eq!(machine.handle_result(false, ""), None);
         assert_eq!(machine.streak(), 1);
-        assert!(
-            machine
-                .handle_result(false, "")
-                .is_some_and(|change| !change.healthy)
-        );
+        assert!(machine.handle_result(false, "").is_some_and(|change| !change.healthy));
     }
 
     proptest! {

@@ -55,17 +55,10 @@ async fn attempt(target: &Target, phase: &mut &'static str) -> Result<String, Fa
     let stream = connect(target).await?;
     let (path, host, status, body) = match &target.check.probe {
         Probe::Tcp => return Ok("connected".to_owned()),
-        Probe::Http {
-            path,
-            host,
-            status,
-            body,
-        } => (path, host, status, body),
+        Probe::Http { path, host, status, body } => (path, host, status, body),
     };
     *phase = "waiting for the response";
-    let host = host
-        .clone()
-        .unwrap_or_else(|| default_host(address_of(target)));
+    let host = host.clone().unwrap_or_else(|| default_host(address_of(target)));
     let mut exchange = Exchange::begin(stream, path, &host).await?;
     exchange.expect_status(status)?;
     let found = format!("status {}", exchange.status());
@@ -99,19 +92,13 @@ impl Fault {
     }
 
     fn http(error: &hyper::Error) -> Self {
-        if let Some(io) = error
-            .source()
-            .and_then(|source| source.downcast_ref::<io::Error>())
-        {
+        if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
             return Self::io(io);
         }
         Self::Target(if error.is_incomplete_message() {
             CUT_SHORT.to_owned()
         } else if error.is_parse_too_large() {
-            format!(
-                "the head of the response is larger than {} KiB",
-                MAX_HEAD >> 10
-            )
+            format!("the head of the response is larger than {} KiB", MAX_HEAD >> 10)
         } else if error.is_parse() {
             "the response is not HTTP".to_owned()
         } else {
@@ -135,21 +122,14 @@ async fn connect(target: &Target) -> Result<TcpStream, Fault> {
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(|error| Fault::io(&error))?;
-    socket
-        .set_zero_linger()
-        .map_err(|error| Fault::io(&error))?;
+    socket.set_zero_linger().map_err(|error| Fault::io(&error))?;
     if let Some(source) = target.source {
-        socket
-            .bind(SocketAddr::new(source, 0))
-            .map_err(|error| match Fault::io(&error) {
-                Fault::Target(reason) => Fault::Target(format!("source {source}: {reason}")),
-                local @ Fault::Local(_) => local,
-            })?;
+        socket.bind(SocketAddr::new(source, 0)).map_err(|error| match Fault::io(&error) {
+            Fault::Target(reason) => Fault::Target(format!("source {source}: {reason}")),
+            local @ Fault::Local(_) => local,
+        })?;
     }
-    socket
-        .connect(address)
-        .await
-        .map_err(|error| Fault::io(&error))
+    socket.connect(address).await.map_err(|error| Fault::io(&error))
 }
 
 /// RFC 9110 §7.2: the port is left out if it is the scheme's.
@@ -209,10 +189,7 @@ impl Exchange {
         }
         let expected: Vec<_> = expected.iter().map(u16::to_string).collect();
         let expected = expected.join(" or ");
-        Err(Fault::Target(format!(
-            "status {}, expected {expected}",
-            self.status()
-        )))
+        Err(Fault::Target(format!("status {}, expected {expected}", self.status())))
     }
 
     /// Reads the body until it contains `wanted`, ends, or has reached [`MAX_BODY`].

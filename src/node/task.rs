@@ -8,9 +8,10 @@ use super::speaking;
 use crate::api::ApiError;
 use crate::api::model::ReloadResult;
 use crate::config::Config;
-use crate::config::diff::{Effect, diff};
+use crate::config::diff::{Effect, diff, live_part};
 use crate::control::owner::{DrainScope, Owner};
 use crate::control::state::Event;
+use crate::forward::tables::PortId;
 use crate::health::HealthEvent;
 use crate::worker::Neighbour;
 use kni::control::Configurator;
@@ -109,6 +110,7 @@ impl Task {
                 }
                 _ = housekeeping.tick() => self.keep_house(),
             }
+            self.follow_links().await;
             self.carry_out_reloads().await;
         }
         self.leave().await;
@@ -155,14 +157,6 @@ impl Task {
     }
 
     fn keep_house(&mut self) {
-        for (index, link) in self.links.iter().enumerate() {
-            let (port, up) = (index as u16, link());
-            let known = self.owner.state().ports.get(index).is_some_and(|spec| spec.up);
-            if up != known {
-                tracing::warn!(port, up, "link");
-                self.owner.handle(Event::Link { port, up });
-            }
-        }
         let workers = self.pulse.workers();
         self.owner.reap(|backend| {
             workers
@@ -171,10 +165,29 @@ impl Task {
                 .map(|usage| usage.active.get())
                 .sum()
         });
-        // systemd restarts a node whose data plane is dead: it announces nothing any more anyway.
-        let all_stalled = self.owner.state().workers.iter().all(|worker| worker.stalled);
-        if !all_stalled {
+        // A node with a stalled worker announces nothing, and will not get better by itself: left
+        // without this for long enough, systemd restarts it.
+        if !self.owner.state().workers.iter().any(|worker| worker.stalled) {
             super::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+    }
+
+    /// A TAP has carrier as long as we live; the kernel learns of the cable only from us.
+    async fn follow_links(&mut self) {
+        for index in 0..self.links.len() {
+            let up = self.links[index]();
+            let known = self.owner.state().ports.get(index).is_some_and(|spec| spec.up);
+            if up == known {
+                continue;
+            }
+            let port = index as u16;
+            tracing::warn!(port, up, "link");
+            self.owner.handle(Event::Link { port, up });
+            if let Some(interface) = self.outlets.interfaces.index(PortId(port))
+                && let Err(error) = self.configurator.set_carrier(interface, up).await
+            {
+                tracing::warn!(port, %error, "the kernel was not told of the link");
+            }
         }
     }
 
@@ -211,7 +224,7 @@ impl Task {
         let next = Config::load(&self.config_file).map_err(|errors| refuse(errors.to_string()))?;
         let running = Arc::clone(self.owner.state().config());
         let changes = diff(&running, &next);
-        let live = Arc::new(live_part(&running, next));
+        let live = Arc::new(live_part(&running, &next));
         // The one step that can fail comes first: it needs sockets.
         self.speaker
             .reconfigure(speaking::speaker_config(&live))
@@ -257,20 +270,4 @@ impl Task {
             tracing::warn!(%error, "our routes may be left in the kernel");
         }
     }
-}
-
-/// The configuration to run from now on: the new one, with what only a restart can change as it was.
-fn live_part(running: &Config, next: Config) -> Config {
-    let ports = running
-        .ports
-        .iter()
-        .map(|old| {
-            let mut port = old.clone();
-            if let Some(new) = next.ports.iter().find(|new| new.name == old.name) {
-                port.addresses.clone_from(&new.addresses);
-            }
-            port
-        })
-        .collect();
-    Config { node: running.node.clone(), dataplane: running.dataplane.clone(), ports, ..next }
 }

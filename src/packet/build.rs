@@ -49,11 +49,8 @@ pub fn tcp(
 /// An ICMP or ICMPv6 message, by the family of the addresses. `message` begins with type and code;
 /// its checksum field is overwritten.
 pub fn icmp(link: Link, source: IpAddr, destination: IpAddr, message: &[u8]) -> Vec<u8> {
-    let protocol = if source.is_ipv4() && destination.is_ipv4() {
-        PROTOCOL_ICMP
-    } else {
-        PROTOCOL_ICMPV6
-    };
+    let protocol =
+        if source.is_ipv4() && destination.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
     ip(link, source, destination, protocol, message.to_vec())
 }
 
@@ -167,10 +164,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_right() {
-        let link = Link {
-            source: [2; 6],
-            destination: [4; 6],
-        };
+        let link = Link { source: [2; 6], destination: [4; 6] };
         for (a, b) in [("10.0.0.1", "192.0.2.7"), ("2001:db8::1", "2001:db8::2")] {
             let (a, b): (IpAddr, IpAddr) = (a.parse().unwrap(), b.parse().unwrap());
             let (sa, sb) = (SocketAddr::new(a, 1234), SocketAddr::new(b, 53));

@@ -40,13 +40,10 @@ pub fn pseudo_header(source: &[u8], destination: &[u8], protocol: u8, length: u3
 }
 
 /// Whether a 20-byte IPv4 header carries the right checksum (RFC 791 §3.1).
-#[inline]
+#[inline(always)]
 pub fn ipv4_header_good(header: &[u8; 20]) -> bool {
     let (words, _) = header.as_chunks::<4>();
-    let total: u64 = words
-        .iter()
-        .map(|word| u64::from(u32::from_ne_bytes(*word)))
-        .sum();
+    let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     fold(total) == 0xffff
 }
 
@@ -68,19 +65,27 @@ impl Delta {
     #[must_use]
     pub fn replace(self, old: &[u8], new: &[u8]) -> Self {
         debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2));
-        Self(fold(
-            u64::from(self.0) + u64::from(!fold(sum(old))) + sum(new),
-        ))
+        Self(fold(u64::from(self.0) + u64::from(!fold(sum(old))) + sum(new)))
+    }
+
+    /// The replacement undone, if `undo`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn undo_if(self, undo: bool) -> Self {
+        // The negative of a ones' complement number.
+        Self(self.0 ^ (undo as u16).wrapping_neg())
     }
 
     /// Both replacements.
     #[must_use]
+    #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u64 + other.0 as u64))
+        let sum = self.0 as u32 + other.0 as u32;
+        Self(((sum & 0xffff) + (sum >> 16)) as u16)
     }
 
     /// The checksum after the replacement, in native order like `checksum`.
-    #[inline]
+    #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {
         let sum = (!checksum) as u32 + self.0 as u32;
         !((sum & 0xffff) + (sum >> 16)) as u16
@@ -88,7 +93,7 @@ impl Delta {
 
     /// As [`Delta::apply`] for UDP: 0 means "no checksum" (RFC 768) and stays; a computed 0 is
     /// sent as 0xffff.
-    #[inline]
+    #[inline(always)]
     pub const fn apply_udp(self, checksum: u16) -> u16 {
         if checksum == 0 {
             return 0;
@@ -145,6 +150,8 @@ mod tests {
                 .replace(&old[..4], &new[..4])
                 .and(Delta::NONE.replace(&old[4..], &new[4..]));
             prop_assert_eq!(halves.apply(before), checksum(&bytes));
+            let undone = halves.undo_if(true).apply(checksum(&bytes));
+            prop_assert_eq!(undone, before);
         }
 
         #[test]

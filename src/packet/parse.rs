@@ -6,7 +6,7 @@
 //! a [`Kind::Transport`] frame are then read at the offsets of [`offset`].
 
 use super::checksum;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -30,11 +30,13 @@ pub mod offset {
     pub const IP: usize = 14;
     pub const V4_LENGTH: usize = IP + 2;
     pub const V4_TTL: usize = IP + 8;
+    pub const V4_PROTOCOL: usize = IP + 9;
     pub const V4_CHECKSUM: usize = IP + 10;
     pub const V4_SOURCE: usize = IP + 12;
     pub const V4_DESTINATION: usize = IP + 16;
     pub const V4_L4: usize = IP + 20;
     pub const V6_LENGTH: usize = IP + 4;
+    pub const V6_NEXT_HEADER: usize = IP + 6;
     pub const V6_HOP_LIMIT: usize = IP + 7;
     pub const V6_SOURCE: usize = IP + 8;
     pub const V6_DESTINATION: usize = IP + 24;
@@ -64,7 +66,7 @@ pub enum Kind {
     /// ICMP or ICMPv6, unfragmented; at least 8 bytes of it are in the data.
     Icmp { v6: bool },
     /// IP that the packet path cannot translate; what happens depends on the destination.
-    OtherIp { destination: IpAddr, why: Other },
+    OtherIp { v6: bool, why: Other },
     /// ARP, tagged frames (see [`crate::forward`]) and every other EtherType.
     NotIp,
 }
@@ -94,7 +96,7 @@ pub enum Malformed {
 
 /// Classify a frame. `data` is its first contiguous part, `total_len` its whole length without
 /// FCS. `verify_ipv4`: check the IPv4 header checksum, because the port did not.
-#[inline]
+#[inline(always)]
 pub fn parse(data: &[u8], total_len: usize, verify_ipv4: bool) -> Result<Kind, Malformed> {
     let Some((ethernet, ip)) = data.split_first_chunk::<14>() else {
         return Err(Malformed::Truncated);
@@ -107,7 +109,7 @@ pub fn parse(data: &[u8], total_len: usize, verify_ipv4: bool) -> Result<Kind, M
     }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_ipv4(ip: &[u8], room: usize, verify: bool) -> Result<Kind, Malformed> {
     let Some((header, payload)) = ip.split_first_chunk::<20>() else {
         return Err(Malformed::Truncated);
@@ -128,13 +130,13 @@ fn parse_ipv4(ip: &[u8], room: usize, verify: bool) -> Result<Kind, Malformed> {
     };
     // More fragments, or a fragment offset.
     if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
-        return Ok(other_v4(header, Other::Fragment));
+        return Ok(other_v4(Other::Fragment));
     }
     match header[9] {
         PROTOCOL_UDP => udp(payload, l4_len).map(|_| Kind::Transport(Transport::Udp4)),
         PROTOCOL_TCP => tcp(payload, l4_len).map(|()| Kind::Transport(Transport::Tcp4)),
         PROTOCOL_ICMP => icmp(payload, l4_len, false),
-        _ => Ok(other_v4(header, Other::Protocol)),
+        _ => Ok(other_v4(Other::Protocol)),
     }
 }
 
@@ -160,18 +162,14 @@ fn parse_ipv4_unusual(ip: &[u8], room: usize, verify: bool) -> Result<Kind, Malf
     if verify && checksum::checksum(header) != 0 {
         return Err(Malformed::IpChecksum);
     }
-    Ok(other_v4(fixed, Other::Header))
+    Ok(other_v4(Other::Header))
 }
 
-fn other_v4(header: &[u8; 20], why: Other) -> Kind {
-    let address = Ipv4Addr::new(header[16], header[17], header[18], header[19]);
-    Kind::OtherIp {
-        destination: IpAddr::V4(address),
-        why,
-    }
+const fn other_v4(why: Other) -> Kind {
+    Kind::OtherIp { v6: false, why }
 }
 
-#[inline]
+#[inline(always)]
 fn parse_ipv6(ip: &[u8], room: usize) -> Result<Kind, Malformed> {
     let Some((header, payload)) = ip.split_first_chunk::<40>() else {
         return Err(Malformed::Truncated);
@@ -190,30 +188,36 @@ fn parse_ipv6(ip: &[u8], room: usize) -> Result<Kind, Malformed> {
         },
         PROTOCOL_TCP => tcp(payload, l4_len).map(|()| Kind::Transport(Transport::Tcp6)),
         PROTOCOL_ICMPV6 => icmp(payload, l4_len, true),
-        next => Ok(other_v6(header, next)),
+        next => Ok(other_v6(next)),
     }
 }
 
 /// RFC 8200 §4: the first extension header decides; no chain is followed.
 #[cold]
-fn other_v6(header: &[u8; 40], next_header: u8) -> Kind {
-    let mut address = [0; 16];
-    address.copy_from_slice(&header[24..40]);
+const fn other_v6(next_header: u8) -> Kind {
     let why = match next_header {
         44 => Other::Fragment,
         // Hop-by-hop, routing, ESP, AH, no next header, destination options, mobility, HIP, shim6.
         0 | 43 | 50 | 51 | 59 | 60 | 135 | 139 | 140 => Other::Header,
         _ => Other::Protocol,
     };
-    Kind::OtherIp {
-        destination: IpAddr::V6(Ipv6Addr::from(address)),
-        why,
+    Kind::OtherIp { v6: true, why }
+}
+
+/// The destination address of a frame that was parsed as IP of this family.
+pub fn destination(data: &[u8], v6: bool) -> Option<IpAddr> {
+    if v6 {
+        let address = data.get(offset::V6_DESTINATION..)?.first_chunk::<16>()?;
+        Some(IpAddr::from(*address))
+    } else {
+        let address = data.get(offset::V4_DESTINATION..)?.first_chunk::<4>()?;
+        Some(IpAddr::from(*address))
     }
 }
 
 /// RFC 768. Returns the checksum field. The length may be less than the IP payload
 /// (RFC 9868), never more.
-#[inline]
+#[inline(always)]
 fn udp(l4: &[u8], l4_len: usize) -> Result<u16, Malformed> {
     let Some(header) = l4.first_chunk::<8>() else {
         return Err(Malformed::Truncated);
@@ -226,7 +230,7 @@ fn udp(l4: &[u8], l4_len: usize) -> Result<u16, Malformed> {
 }
 
 /// RFC 9293 §3.1.
-#[inline]
+#[inline(always)]
 fn tcp(l4: &[u8], l4_len: usize) -> Result<(), Malformed> {
     let Some(header) = l4.first_chunk::<20>() else {
         return Err(Malformed::Truncated);

@@ -132,9 +132,7 @@ impl<F> PcapQueue<F> {
             return false;
         }
         let whole = frame.total_len().clamp(data.len(), SNAPLEN as usize) as u32;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         match output.write_packet(&PcapPacket::new(now, whole, data)) {
             Ok(_) => {
                 self.room -= size;
@@ -173,16 +171,11 @@ impl<F: Frame + From<Vec<u8>>> Queue for PcapQueue<F> {
 
 fn open_input(path: &Path) -> Result<PcapReader<File>, PcapPortError> {
     let file = File::open(path).map_err(|error| io_error(path, error))?;
-    let reader = PcapReader::new(file).map_err(|error| PcapPortError::NotPcap {
-        path: path.to_owned(),
-        error,
-    })?;
+    let reader = PcapReader::new(file)
+        .map_err(|error| PcapPortError::NotPcap { path: path.to_owned(), error })?;
     match reader.header().datalink {
         DataLink::ETHERNET => Ok(reader),
-        datalink => Err(PcapPortError::NotEthernet {
-            path: path.to_owned(),
-            datalink,
-        }),
+        datalink => Err(PcapPortError::NotEthernet { path: path.to_owned(), datalink }),
     }
 }
 
@@ -196,18 +189,12 @@ fn open_output(path: &Path) -> Result<PcapWriter<BufWriter<File>>, PcapPortError
     };
     PcapWriter::with_header(BufWriter::new(file), header).map_err(|error| match error {
         PcapError::IoError(error) => io_error(path, error),
-        error => PcapPortError::NotPcap {
-            path: path.to_owned(),
-            error,
-        },
+        error => PcapPortError::NotPcap { path: path.to_owned(), error },
     })
 }
 
 fn io_error(path: &Path, error: io::Error) -> PcapPortError {
-    PcapPortError::Io {
-        path: path.to_owned(),
-        error,
-    }
+    PcapPortError::Io { path: path.to_owned(), error }
 }
 
 /// The crate's errors say little; the one below says more.
@@ -294,33 +281,19 @@ mod tests {
         std::fs::write(scratch.file("b"), &bytes[..bytes.len() - 1]).unwrap();
         let mut queue = open(Some(&scratch.file("b")), None, 0);
         assert_eq!(receive_all(&mut queue), [vec![1; 60]]);
-        assert!(
-            queue.error().is_some_and(|e| e.contains("reading")),
-            "{queue:?}"
-        );
+        assert!(queue.error().is_some_and(|e| e.contains("reading")), "{queue:?}");
     }
 
     #[test]
     fn files_that_are_no_captures_are_refused_by_name() {
         let scratch = Scratch::new("refused");
-        std::fs::write(
-            scratch.file("text"),
-            "not a capture, but long enough for one",
-        )
-        .unwrap();
+        std::fs::write(scratch.file("text"), "not a capture, but long enough for one").unwrap();
         let mut header = Vec::new();
-        PcapHeader {
-            datalink: DataLink::RAW,
-            ..PcapHeader::default()
-        }
-        .write_to(&mut header)
-        .unwrap();
+        PcapHeader { datalink: DataLink::RAW, ..PcapHeader::default() }
+            .write_to(&mut header)
+            .unwrap();
         std::fs::write(scratch.file("raw"), header).unwrap();
-        let cases = [
-            ("text", "not a capture"),
-            ("raw", "not Ethernet"),
-            ("none", "No such file"),
-        ];
+        let cases = [("text", "not a capture"), ("raw", "not Ethernet"), ("none", "No such file")];
         for (name, expected) in cases {
             let error = PcapQueue::<PcapFrame>::open(Some(&scratch.file(name)), None, 0)
                 .expect_err(name)

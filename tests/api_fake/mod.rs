@@ -52,10 +52,7 @@ impl Fake {
             bgp.neighbors.clear();
             bgp.kernel = dunlin::api::model::KernelTcpDrops::default();
         }
-        fake.reload = Ok(ReloadResult {
-            changes: Vec::new(),
-            needs_restart: Vec::new(),
-        });
+        fake.reload = Ok(ReloadResult { changes: Vec::new(), needs_restart: Vec::new() });
         fake
     }
 
@@ -149,9 +146,7 @@ impl Node for Fake {
 
     async fn undrain(&self, scope: Scope) -> Result<DrainResult, ApiError> {
         self.record(format!("undrain {scope:?}"));
-        Ok(DrainResult {
-            changes: Vec::new(),
-        })
+        Ok(DrainResult { changes: Vec::new() })
     }
 
     async fn reload(&self) -> Result<ReloadResult, ApiError> {
@@ -213,13 +208,7 @@ impl Served {
             });
         });
         ready.recv().expect("server thread");
-        Self {
-            node,
-            socket,
-            stop: Some(stop),
-            thread: Some(thread),
-            _scratch: scratch,
-        }
+        Self { node, socket, stop: Some(stop), thread: Some(thread), _scratch: scratch }
     }
 
     pub fn socket(&self) -> &Path {
@@ -240,10 +229,7 @@ impl Drop for Served {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
-            assert!(
-                ended.is_ok() || std::thread::panicking(),
-                "the server panicked"
-            );
+            assert!(ended.is_ok() || std::thread::panicking(), "the server panicked");
         }
     }
 }

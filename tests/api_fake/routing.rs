@@ -76,11 +76,8 @@ pub fn bgp() -> BgpInfo {
 }
 
 fn established() -> BgpNeighborInfo {
-    let capability = |name: &str, local, remote| BgpCapability {
-        name: name.to_owned(),
-        local,
-        remote,
-    };
+    let capability =
+        |name: &str, local, remote| BgpCapability { name: name.to_owned(), local, remote };
     BgpNeighborInfo {
         address: ip("10.0.1.254"),
         description: "tor-a".to_owned(),
@@ -127,11 +124,7 @@ fn established() -> BgpNeighborInfo {
         last_error: None,
         established_count: 1,
         retry_in_ms: None,
-        security: BgpSecurity {
-            md5: true,
-            gtsm: true,
-            multihop: None,
-        },
+        security: BgpSecurity { md5: true, gtsm: true, multihop: None },
         bfd: Some(BfdState::Up),
     }
 }
@@ -198,11 +191,7 @@ pub fn announce() -> Vec<AnnounceInfo> {
             attributes: vec!["community 65010:100".to_owned()],
             peers: vec![
                 peer("10.0.1.254", true, ""),
-                peer(
-                    "2001:db8:1::fe",
-                    false,
-                    "session is active, not established",
-                ),
+                peer("2001:db8:1::fe", false, "session is active, not established"),
             ],
         },
         AnnounceInfo {
@@ -211,10 +200,7 @@ pub fn announce() -> Vec<AnnounceInfo> {
             wanted: false,
             reasons: vec!["0 of 1 backends healthy, at least 1 needed (dns)".to_owned()],
             attributes: Vec::new(),
-            peers: vec![
-                peer("10.0.1.254", false, ""),
-                peer("2001:db8:1::fe", false, ""),
-            ],
+            peers: vec![peer("10.0.1.254", false, ""), peer("2001:db8:1::fe", false, "")],
         },
         AnnounceInfo {
             prefix: "10.9.0.0/29".parse().expect("prefix"),

@@ -25,14 +25,7 @@ fn a_tap_connects_to_the_kernel_both_ways() {
 }
 
 fn tap_both_ways(eal: &Eal) {
-    let pool = Mempool::new(
-        eal,
-        PoolConfig {
-            mbufs: 4095,
-            ..PoolConfig::default()
-        },
-    )
-    .unwrap();
+    let pool = Mempool::new(eal, PoolConfig { mbufs: 4095, ..PoolConfig::default() }).unwrap();
     let device = "net_tap0,iface=wan0,mac=02:00:00:00:00:01";
     let port = DpdkPort::open(eal, &vdev(device), std::slice::from_ref(&pool)).expect("opens");
     assert_eq!(port.info().driver, "net_tap");
@@ -48,25 +41,16 @@ fn tap_both_ways(eal: &Eal) {
         socket.send_to(b"to the wire", remote).expect("sent");
         let mut frame = receive(&mut queue, 17);
         assert!(frame.to_vec().ends_with(b"to the wire"));
-        assert_eq!(
-            l4_sum(frame.data()),
-            0xffff,
-            "the kernel's UDP checksum is complete"
-        );
+        assert_eq!(l4_sum(frame.data()), 0xffff, "the kernel's UDP checksum is complete");
 
         turn_around(frame.data_mut());
         let mut burst = Burst::new();
         burst.push(frame);
         assert_eq!(queue.tx_burst(&mut burst), 1);
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut bytes = [0; 64];
         let (len, from) = socket.recv_from(&mut bytes).expect("the reply comes up");
-        assert_eq!(
-            (&bytes[..len], from.to_string()),
-            (&b"to the wire"[..], remote.to_owned())
-        );
+        assert_eq!((&bytes[..len], from.to_string()), (&b"to the wire"[..], remote.to_owned()));
     }
 
     // A SYN is enough to see TCP's checksum. Nobody answers: the attempt is left to its timeout.
@@ -77,36 +61,20 @@ fn tap_both_ways(eal: &Eal) {
         TcpStream::connect_timeout(&address, Duration::from_millis(500))
     });
     let frame = receive(&mut queue, 6);
-    assert_eq!(
-        l4_sum(frame.data()),
-        0xffff,
-        "the kernel's TCP checksum is complete"
-    );
-    connecting
-        .join()
-        .expect("no panic")
-        .expect_err("nobody listens");
+    assert_eq!(l4_sum(frame.data()), 0xffff, "the kernel's TCP checksum is complete");
+    connecting.join().expect("no panic").expect_err("nobody listens");
     drop(frame);
 
     assert!(port.link().expect("link").up);
     drop((queue, port));
-    let links = Command::new("ip")
-        .args(["-br", "link"])
-        .output()
-        .expect("iproute2");
+    let links = Command::new("ip").args(["-br", "link"]).output().expect("iproute2");
     let links = String::from_utf8_lossy(&links.stdout).into_owned();
-    assert!(
-        !links.contains("wan0"),
-        "the interface goes with its port: {links}"
-    );
+    assert!(!links.contains("wan0"), "the interface goes with its port: {links}");
     assert_eq!(pool.available(), 4095);
 }
 
 fn ip(args: &str) {
-    let status = Command::new("ip")
-        .args(args.split(' '))
-        .status()
-        .expect("iproute2");
+    let status = Command::new("ip").args(args.split(' ')).status().expect("iproute2");
     assert!(status.success(), "ip {args}");
 }
 
@@ -125,11 +93,7 @@ fn receive(queue: &mut impl Queue<Frame = Mbuf>, protocol: u8) -> Mbuf {
 
 /// Addresses within the IP header: offset and length of one.
 fn addresses(frame: &[u8]) -> (usize, usize) {
-    if frame[14] >> 4 == 4 {
-        (14 + 12, 4)
-    } else {
-        (14 + 8, 16)
-    }
+    if frame[14] >> 4 == 4 { (14 + 12, 4) } else { (14 + 8, 16) }
 }
 
 fn l4_offset(frame: &[u8]) -> usize {
@@ -159,10 +123,7 @@ fn l4_sum(frame: &[u8]) -> u16 {
     if bytes.len() % 2 == 1 {
         bytes.push(0);
     }
-    let mut sum: u32 = bytes
-        .chunks(2)
-        .map(|c| u32::from(u16::from_be_bytes([c[0], c[1]])))
-        .sum();
+    let mut sum: u32 = bytes.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -179,44 +140,21 @@ fn the_drivers_of_the_lab_open() {
         ip("link add left type veth peer name right");
         ip("link set left up");
         ip("link set right up");
-        let pool = Mempool::new(
-            eal,
-            PoolConfig {
-                mbufs: 8191,
-                ..PoolConfig::default()
-            },
-        )
-        .unwrap();
+        let pool = Mempool::new(eal, PoolConfig { mbufs: 8191, ..PoolConfig::default() }).unwrap();
         let dir = std::env::temp_dir().join(format!("dunlin-memif-{}", std::process::id()));
         let cases = [
-            (
-                "net_af_packet20,iface=left,qpairs=2".to_owned(),
-                "net_af_packet",
-                2,
-            ),
-            (
-                format!("net_memif20,role=server,socket={}", dir.display()),
-                "net_memif",
-                2,
-            ),
+            ("net_af_packet20,iface=left,qpairs=2".to_owned(), "net_af_packet", 2),
+            (format!("net_memif20,role=server,socket={}", dir.display()), "net_memif", 2),
             ("net_ring20".to_owned(), "net_ring", 2),
             ("net_null20".to_owned(), "net_null", 2),
             ("net_tap20,iface=lan0".to_owned(), "net_tap", 2),
         ];
         for (device, driver, queues) in cases {
-            let config = PortConfig {
-                queues: 2,
-                promiscuous: true,
-                ..vdev(&device)
-            };
+            let config = PortConfig { queues: 2, promiscuous: true, ..vdev(&device) };
             let port = DpdkPort::open(eal, &config, std::slice::from_ref(&pool))
                 .unwrap_or_else(|error| panic!("{device}: {error}"));
             let info = port.info();
-            assert_eq!(
-                (info.driver.as_str(), info.queues),
-                (driver, queues),
-                "{device}"
-            );
+            assert_eq!((info.driver.as_str(), info.queues), (driver, queues), "{device}");
             port.stats().expect("counters");
             port.extended_stats().expect("driver counters");
             port.link().expect("link");
@@ -239,28 +177,15 @@ fn af_packet_carries_frames_of_a_veth() {
     thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
         ip("link add left type veth peer name right");
-        for args in [
-            "link set left up",
-            "link set right up",
-            "addr add 10.9.1.1/24 dev right",
-        ] {
+        for args in ["link set left up", "link set right up", "addr add 10.9.1.1/24 dev right"] {
             ip(args);
         }
         ip("neigh replace 10.9.1.2 lladdr 02:00:00:00:00:02 dev right");
-        let pool = Mempool::new(
-            eal,
-            PoolConfig {
-                mbufs: 4095,
-                ..PoolConfig::default()
-            },
-        )
-        .unwrap();
+        let pool = Mempool::new(eal, PoolConfig { mbufs: 4095, ..PoolConfig::default() }).unwrap();
         let port = open("net_af_packet21,iface=left", &pool);
         let mut queue = port.queue(0).expect("free");
         let socket = UdpSocket::bind("10.9.1.1:0").expect("address is up");
-        socket
-            .send_to(b"over the wire", "10.9.1.2:7")
-            .expect("sent");
+        socket.send_to(b"over the wire", "10.9.1.2:7").expect("sent");
         let mut frame = receive(&mut queue, 17);
         turn_around(frame.data_mut());
         // veth leaves the checksum to hardware that does not exist: finish it (RFC 768: or none).
@@ -268,9 +193,7 @@ fn af_packet_carries_frames_of_a_veth() {
         let mut burst = Burst::new();
         burst.push(frame);
         assert_eq!(queue.tx_burst(&mut burst), 1);
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut bytes = [0; 64];
         let (len, _) = socket.recv_from(&mut bytes).expect("the reply arrives");
         assert_eq!(&bytes[..len], b"over the wire");

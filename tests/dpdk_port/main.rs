@@ -28,14 +28,7 @@ fn eal() -> &'static Eal {
 }
 
 fn pool() -> Mempool {
-    Mempool::new(
-        eal(),
-        PoolConfig {
-            mbufs: 4095,
-            ..PoolConfig::default()
-        },
-    )
-    .expect("pool")
+    Mempool::new(eal(), PoolConfig { mbufs: 4095, ..PoolConfig::default() }).expect("pool")
 }
 
 fn vdev(text: &str) -> PortConfig {
@@ -82,14 +75,7 @@ fn a_frame_holds_what_was_put_into_it() {
 
 #[test]
 fn buffers_come_back_to_their_pool() {
-    let pool = Mempool::new(
-        eal(),
-        PoolConfig {
-            mbufs: 127,
-            ..PoolConfig::default()
-        },
-    )
-    .unwrap();
+    let pool = Mempool::new(eal(), PoolConfig { mbufs: 127, ..PoolConfig::default() }).unwrap();
     assert_eq!(pool.available(), 127);
     let mut bursts: Vec<Burst<Mbuf>> = Vec::new();
     let mut burst = Burst::new();
@@ -98,8 +84,7 @@ fn buffers_come_back_to_their_pool() {
     let mut burst = Burst::new();
     burst.push(pool.alloc().expect("one more"));
     assert_eq!(burst[0].total_len(), 0);
-    pool.alloc_burst(&mut burst)
-        .expect_err("63 are wanted, 62 are left");
+    pool.alloc_burst(&mut burst).expect_err("63 are wanted, 62 are left");
     assert_eq!((burst.len(), pool.available()), (1, 62));
     Mbuf::free_burst(&mut bursts[0]);
     drop(burst);
@@ -114,9 +99,7 @@ fn a_registered_thread_has_its_own_cache_and_gives_everything_back() {
         pin_current_thread(0).expect("CPU 0 exists");
         let registered = eal().register_worker_thread().expect("a free lcore");
         assert_ne!(registered.lcore_id(), u32::MAX);
-        let frames: Vec<Mbuf> = (0..1000)
-            .map(|_| in_thread.alloc().expect("enough"))
-            .collect();
+        let frames: Vec<Mbuf> = (0..1000).map(|_| in_thread.alloc().expect("enough")).collect();
         assert_eq!(in_thread.available(), 4095 - 1000);
         drop(frames);
     })
@@ -127,10 +110,7 @@ fn a_registered_thread_has_its_own_cache_and_gives_everything_back() {
 
 #[test]
 fn a_pool_that_is_too_large_says_how_much_memory_it_takes() {
-    let config = PoolConfig {
-        mbufs: 1_000_000,
-        ..PoolConfig::default()
-    };
+    let config = PoolConfig { mbufs: 1_000_000, ..PoolConfig::default() };
     let error = Mempool::new(eal(), config).expect_err("256 MiB do not hold a million buffers");
     let text = error.to_string();
     assert!(text.contains("1000000 packet buffers"), "{text}");
@@ -142,14 +122,8 @@ fn a_device_that_does_not_exist_is_an_error_that_says_so() {
     let pool = pool();
     let cases = [
         ("net_nosuchdriver0", "cannot open net_nosuchdriver0"),
-        (
-            "net_af_packet7,iface=nosuchif",
-            "cannot open net_af_packet7",
-        ),
-        (
-            "net_pcap7,rx_pcap=/nosuchfile.pcap",
-            "cannot open net_pcap7",
-        ),
+        ("net_af_packet7,iface=nosuchif", "cannot open net_af_packet7"),
+        ("net_pcap7,rx_pcap=/nosuchfile.pcap", "cannot open net_pcap7"),
         ("nul\0", "contains a NUL byte"),
     ];
     for (device, expected) in cases {
@@ -159,49 +133,30 @@ fn a_device_that_does_not_exist_is_an_error_that_says_so() {
         assert!(error.contains(expected), "{device:?}: {error}");
     }
     let error = DpdkPort::open(eal(), &vdev("net_null77"), &[]).expect_err("no pool");
-    assert_eq!(
-        error,
-        DpdkError::NoPool {
-            device: "net_null77".into()
-        }
-    );
+    assert_eq!(error, DpdkError::NoPool { device: "net_null77".into() });
 }
 
 #[test]
 fn a_queue_has_one_holder_and_keeps_the_port_open() {
     let pool = pool();
     let port = open("net_null10,size=60", &pool);
-    assert_eq!(
-        (port.info().driver.as_str(), port.info().queues),
-        ("net_null", 1)
-    );
+    assert_eq!((port.info().driver.as_str(), port.info().queues), ("net_null", 1));
     let queue = port.queue(0).expect("free");
     assert!(matches!(port.queue(0), Err(DpdkError::QueueTaken { .. })));
-    assert!(matches!(
-        port.queue(1),
-        Err(DpdkError::NoSuchQueue { granted: 1, .. })
-    ));
+    assert!(matches!(port.queue(1), Err(DpdkError::NoSuchQueue { granted: 1, .. })));
     drop(queue);
     let mut queue = port.queue(0).expect("given back");
     let second = DpdkPort::open(eal(), &vdev("net_null10"), std::slice::from_ref(&pool));
     assert!(matches!(second, Err(DpdkError::InUse { .. })));
     drop(port);
     let mut burst = Burst::new();
-    assert_eq!(
-        queue.rx_burst(&mut burst),
-        64,
-        "the device always has frames"
-    );
+    assert_eq!(queue.rx_burst(&mut burst), 64, "the device always has frames");
     assert!(burst.iter().all(|frame| frame.data().len() == 60));
     assert_eq!(queue.tx_burst(&mut burst), 64);
     assert!(burst.is_empty());
     drop(queue);
     open("net_null10", &pool);
-    assert_eq!(
-        pool.available(),
-        4095,
-        "nothing is left in the closed device"
-    );
+    assert_eq!(pool.available(), 4095, "nothing is left in the closed device");
 }
 
 #[test]
@@ -214,10 +169,7 @@ fn unnumbered_devices_do_not_collide() {
 #[test]
 fn several_queues_are_spread_by_hash_where_the_device_can() {
     let pool = pool();
-    let config = PortConfig {
-        queues: 4,
-        ..vdev("net_null11")
-    };
+    let config = PortConfig { queues: 4, ..vdev("net_null11") };
     let port = DpdkPort::open(eal(), &config, std::slice::from_ref(&pool)).expect("opens");
     let info = port.info();
     assert_eq!(info.queues, 4);
@@ -229,10 +181,7 @@ fn several_queues_are_spread_by_hash_where_the_device_can() {
     }
     assert_eq!(rss.key[..4], [0x6d, 0x5a, 0x56, 0xda]);
     let queues: Vec<_> = (0..4).map(|n| port.queue(n).expect("free")).collect();
-    assert_eq!(
-        queues.iter().map(DpdkQueue::index).collect::<Vec<_>>(),
-        [0, 1, 2, 3]
-    );
+    assert_eq!(queues.iter().map(DpdkQueue::index).collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
 
 #[test]
@@ -246,11 +195,7 @@ fn what_a_ring_device_sends_it_receives() {
     }
     assert_eq!(queue.tx_burst(&mut burst), 10);
     burst.push(pool.alloc_from(&[99; 60]).expect("enough"));
-    assert_eq!(
-        queue.rx_burst(&mut burst),
-        10,
-        "appended behind what is there"
-    );
+    assert_eq!(queue.rx_burst(&mut burst), 10, "appended behind what is there");
     let order: Vec<u8> = burst.iter().map(|frame| frame.data()[0]).collect();
     assert_eq!(order, [99, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     let stats = port.stats().expect("counters");
@@ -279,9 +224,7 @@ fn what_a_full_device_does_not_take_stays_in_order() {
     });
     let first_left = number - left.len() as u32;
     let left: Vec<Vec<u8>> = left.iter().map(Mbuf::to_vec).collect();
-    let expected: Vec<Vec<u8>> = (first_left..number)
-        .map(|n| n.to_be_bytes().to_vec())
-        .collect();
+    let expected: Vec<Vec<u8>> = (first_left..number).map(|n| n.to_be_bytes().to_vec()).collect();
     assert_eq!(left, expected);
     let mut burst = Burst::new();
     queue.rx_burst(&mut burst);
@@ -304,11 +247,7 @@ fn a_capture_is_replayed_and_written() {
     drop(writer);
 
     let pool = pool();
-    let device = format!(
-        "net_pcap0,rx_pcap={},tx_pcap={}",
-        input.display(),
-        output.display()
-    );
+    let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
     let port = open(&device, &pool);
     let mut queue = port.queue(0).expect("free");
     let mut burst = Burst::new();
@@ -321,10 +260,7 @@ fn a_capture_is_replayed_and_written() {
 
     let mut written = PcapReader::new(std::fs::File::open(&output).unwrap()).unwrap();
     for frame in &frames {
-        assert_eq!(
-            written.next_packet().unwrap().unwrap().data,
-            frame.as_slice()
-        );
+        assert_eq!(written.next_packet().unwrap().unwrap().data, frame.as_slice());
     }
     std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -35,9 +35,7 @@ pub fn run(
 pub fn status(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     println!("$ {shown}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {shown}"))?;
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     if !status.success() {
         bail!("{shown}: {status}");
     }
@@ -60,11 +58,8 @@ pub fn component(subcommand: &str, component: &str) -> Result<()> {
 
 /// Build the node as the lab runs it.
 pub fn build_node() -> Result<Binaries> {
-    run(
-        ["build", "--profile", "lab", "--package", "dunlin", "--bins"],
-        [""; 0],
-    )?;
-    Binaries::in_dir(&target_dir()?.join("lab"))
+    run(["build", "--package", "dunlin", "--bins"], [""; 0])?;
+    Binaries::in_dir(&target_dir()?.join("debug"))
 }
 
 /// Where cargo builds.

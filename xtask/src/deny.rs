@@ -47,18 +47,12 @@ impl Rules {
         let file: toml::Table = text.parse().context("deny.toml")?;
         let words = |table: &str, key: &str| -> Vec<&toml::Value> {
             let list = file.get(table).and_then(|t| t.get(key));
-            list.and_then(toml::Value::as_array)
-                .into_iter()
-                .flatten()
-                .collect()
+            list.and_then(toml::Value::as_array).into_iter().flatten().collect()
         };
         let licences = words("licenses", "allow");
         let banned = words("bans", "deny");
         Ok(Self {
-            licences: licences
-                .iter()
-                .filter_map(|v| v.as_str().map(str::to_owned))
-                .collect(),
+            licences: licences.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
             banned: banned
                 .iter()
                 .filter_map(|v| v.get("crate")?.as_str().map(str::to_owned))
@@ -88,10 +82,7 @@ impl Rules {
 
 /// Whether an SPDX expression can be satisfied: OR of ANDs, parentheses, and the old `/` for OR.
 fn allowed(expression: &str, allow: &dyn Fn(&str) -> bool) -> bool {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
     any(&mut rest, allow) && rest.is_empty()

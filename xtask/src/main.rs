@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask …`.
 
+mod bench;
 mod cargo;
 mod demo;
 mod deny;
@@ -36,11 +37,8 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
-    /// Measure the packet path
-    Bench {
-        /// Handed to the benchmarks: a filter, or criterion's options
-        args: Vec<String>,
-    },
+    /// Measure the packet path, and forwarding against dpdk-testpmd
+    Bench(bench::Options),
     /// The demo's hosts, without the story
     #[command(subcommand)]
     Lab(labs::Command),
@@ -67,10 +65,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Test { names, list: false } => test::run(&names),
-        Command::Bench { args } => {
-            setup::install(setup::Purpose::Bench)?;
-            cargo::run(["bench", "--package", "dunlin", "--"], &args)
-        }
+        Command::Bench(options) => bench::run(&options),
         Command::Lab(command) => labs::run(&command),
         Command::Bless => test::bless(),
     }

@@ -34,49 +34,17 @@ const fn package(name: &'static str, purpose: Purpose, why: &'static str) -> Pac
 }
 
 const PACKAGES: &[Package] = &[
-    package(
-        "libdpdk-dev",
-        Purpose::Build,
-        "DPDK: the packet path's ports",
-    ),
-    package(
-        "libclang-dev",
-        Purpose::Build,
-        "reads DPDK's headers for the bindings",
-    ),
+    package("libdpdk-dev", Purpose::Build, "DPDK: the packet path's ports"),
+    package("libclang-dev", Purpose::Build, "reads DPDK's headers for the bindings"),
     package("pkg-config", Purpose::Build, "finds DPDK"),
-    package(
-        "iproute2",
-        Purpose::Demo,
-        "network namespaces, links, routes",
-    ),
-    package(
-        "nftables",
-        Purpose::Demo,
-        "keeps the kernel off a node's network card",
-    ),
-    package(
-        "ethtool",
-        Purpose::Demo,
-        "turns off offloads of virtual cables",
-    ),
+    package("iproute2", Purpose::Demo, "network namespaces, links, routes"),
+    package("nftables", Purpose::Demo, "keeps the kernel off a node's network card"),
+    package("ethtool", Purpose::Demo, "turns off offloads of virtual cables"),
     package("frr", Purpose::Demo, "the router: zebra, bgpd, bfdd"),
     package("nginx", Purpose::Demo, "the backends"),
-    package(
-        "curl",
-        Purpose::Demo,
-        "for playing with a lab that stays up",
-    ),
-    package(
-        "bird2",
-        Purpose::Test,
-        "a second router to interoperate with",
-    ),
-    package(
-        "dpdk-dev",
-        Purpose::Bench,
-        "dpdk-testpmd, the measure of forwarding",
-    ),
+    package("curl", Purpose::Demo, "for playing with a lab that stays up"),
+    package("bird2", Purpose::Test, "a second router to interoperate with"),
+    package("dpdk-dev", Purpose::Bench, "dpdk-testpmd, the measure of forwarding"),
     package("valgrind", Purpose::Bench, "counts instructions"),
 ];
 
@@ -125,19 +93,13 @@ pub fn require_root(what: &str) -> Result<()> {
 
 fn missing(purpose: Purpose) -> Result<Vec<&'static Package>> {
     let output = Command::new("dpkg-query")
-        .args([
-            "--show",
-            "--showformat",
-            "${db:Status-Abbrev}\t${Package}\n",
-        ])
+        .args(["--show", "--showformat", "${db:Status-Abbrev}\t${Package}\n"])
         .stderr(Stdio::null())
         .output()
         .context("no dpkg-query: this needs Debian 12 or 13 (or a relative)")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let installed: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("ii ")?.split('\t').nth(1))
-        .collect();
+    let installed: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("ii ")?.split('\t').nth(1)).collect();
     let wanted = PACKAGES.iter().filter(|p| purpose.includes(p.purpose));
     Ok(wanted.filter(|p| !installed.contains(p.name)).collect())
 }
@@ -207,10 +169,7 @@ fn enabled_services() -> BTreeSet<&'static str> {
     let enabled = |service: &&&str| {
         let mut systemctl = Command::new("systemctl");
         systemctl.args(["is-enabled", "--quiet", service]);
-        systemctl
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
+        systemctl.stderr(Stdio::null()).status().is_ok_and(|s| s.success())
     };
     SERVICES.iter().filter(enabled).copied().collect()
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Where the failover tests find the node.
 const BIN_DIR: &str = "DUNLIN_BIN_DIR";
+/// How long each fuzz target runs, seconds. A moment by hand, a minute in CI.
+const FUZZ_SECONDS: &str = "DUNLIN_FUZZ_SECONDS";
 
 struct Group {
     name: &'static str,
@@ -36,17 +38,7 @@ const GROUPS: &[Group] = &[
         root: false,
         run: |_| {
             cargo::component("clippy", "clippy")?;
-            cargo::run(
-                [
-                    "clippy",
-                    "--workspace",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-                NONE,
-            )
+            cargo::run(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], NONE)
         },
     },
     Group {
@@ -81,10 +73,7 @@ const GROUPS: &[Group] = &[
         about: "control interfaces and the netlink mirror",
         root: true,
         run: |targets| {
-            cargo::run(
-                ["test", "--package", "kni", "--", "--include-ignored"],
-                NONE,
-            )?;
+            cargo::run(["test", "--package", "kni", "--", "--include-ignored"], NONE)?;
             targets.run_if_any("kni", &[])
         },
     },
@@ -104,7 +93,7 @@ const GROUPS: &[Group] = &[
         name: "fuzz",
         about: "garbage into everything that reads bytes",
         root: false,
-        run: |targets| targets.run("fuzz", &[]),
+        run: fuzz,
     },
     Group {
         name: "deny",
@@ -145,9 +134,7 @@ pub fn run(names: &[String]) -> Result<()> {
             bail!("no group {name}; there are {}", all.join(", "));
         }
     }
-    let chosen = GROUPS
-        .iter()
-        .filter(|g| names.is_empty() || names.iter().any(|n| n == g.name));
+    let chosen = GROUPS.iter().filter(|g| names.is_empty() || names.iter().any(|n| n == g.name));
     let chosen: Vec<&Group> = chosen.collect();
     if chosen.iter().any(|g| g.root) {
         setup::require_root("this test")?;
@@ -173,11 +160,7 @@ pub fn run(names: &[String]) -> Result<()> {
     for line in &lines {
         println!("{line}");
     }
-    println!(
-        "{} passed, {} failed",
-        chosen.len() - failed.len(),
-        failed.len()
-    );
+    println!("{} passed, {} failed", chosen.len() - failed.len(), failed.len());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -225,10 +208,7 @@ fn unit(targets: &Targets) -> Result<()> {
 
 fn lab(targets: &Targets) -> Result<()> {
     let binaries = cargo::build_node()?;
-    let dir = binaries
-        .dunlind
-        .parent()
-        .context("a path without a directory")?;
+    let dir = binaries.dunlind.parent().context("a path without a directory")?;
     let mut command = cargo::command();
     command.args(["test", "--package", "lab", "--lib"]);
     command.args(["--", "--include-ignored"]);
@@ -236,6 +216,17 @@ fn lab(targets: &Targets) -> Result<()> {
     // Two cores for everything: one lab at a time.
     for mut command in targets.commands("lab", &["--test-threads=1"]) {
         cargo::status(command.env(BIN_DIR, dir))?;
+    }
+    Ok(())
+}
+
+fn fuzz(targets: &Targets) -> Result<()> {
+    let longer = std::env::var_os("CI").is_some() && std::env::var_os(FUZZ_SECONDS).is_none();
+    for mut command in targets.commands("fuzz", &[]) {
+        if longer {
+            command.env(FUZZ_SECONDS, "60");
+        }
+        cargo::status(&mut command)?;
     }
     Ok(())
 }

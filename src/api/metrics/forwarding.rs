@@ -8,115 +8,55 @@ use crate::api::model::{
 pub(super) fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
     type Read = fn(&WorkerInfo) -> Value;
     let families: [(&str, Kind, &str, Read); 14] = [
-        (
-            "beat_age_seconds",
-            Kind::Gauge,
-            "Time since the worker's last beat.",
-            |w| (w.beat_age_ms as f64 / 1e3).into(),
-        ),
-        (
-            "stalled",
-            Kind::Gauge,
-            "1 if the worker has stopped beating, else 0.",
-            |w| u64::from(w.stalled).into(),
-        ),
-        (
-            "tables_epoch",
-            Kind::Gauge,
-            "Epoch of the tables that the worker uses.",
-            |w| w.epoch.into(),
-        ),
-        (
-            "busy_ratio",
-            Kind::Gauge,
-            "Share of loops that found packets, 0 to 1.",
-            |w| (w.busy_percent / 100.0).into(),
-        ),
-        ("flows", Kind::Gauge, "Flows alive on the worker.", |w| {
-            w.flows.into()
+        ("beat_age_seconds", Kind::Gauge, "Time since the worker's last beat.", |w| {
+            (w.beat_age_ms as f64 / 1e3).into()
         }),
-        (
-            "flows_max",
-            Kind::Gauge,
-            "Flows that the worker has room for.",
-            |w| w.max_flows.into(),
-        ),
-        (
-            "local_ports_used",
-            Kind::Gauge,
-            "Local ports in use toward backends.",
-            |w| w.local_ports_used.into(),
-        ),
-        (
-            "local_ports",
-            Kind::Gauge,
-            "Local ports that the worker has.",
-            |w| w.local_ports_total.into(),
-        ),
-        (
-            "receive_packets_total",
-            Kind::Counter,
-            "Packets received.",
-            |w| w.rx_packets.into(),
-        ),
-        (
-            "transmit_packets_total",
-            Kind::Counter,
-            "Packets sent.",
-            |w| w.tx_packets.into(),
-        ),
-        (
-            "kernel_packets_total",
-            Kind::Counter,
-            "Packets passed to the kernel.",
-            |w| w.kernel_packets.into(),
-        ),
-        (
-            "handover_packets_total",
-            Kind::Counter,
-            "Packets handed to other workers.",
-            |w| w.handover_packets.into(),
-        ),
-        (
-            "drop_packets_total",
-            Kind::Counter,
-            "Packets dropped, all reasons.",
-            |w| w.dropped_packets.into(),
-        ),
-        (
-            "info",
-            Kind::Gauge,
-            "Always 1; the CPU core is a label.",
-            |_| Value::Whole(1),
-        ),
+        ("stalled", Kind::Gauge, "1 if the worker has stopped beating, else 0.", |w| {
+            u64::from(w.stalled).into()
+        }),
+        ("tables_epoch", Kind::Gauge, "Epoch of the tables that the worker uses.", |w| {
+            w.epoch.into()
+        }),
+        ("busy_ratio", Kind::Gauge, "Share of loops that found packets, 0 to 1.", |w| {
+            (w.busy_percent / 100.0).into()
+        }),
+        ("flows", Kind::Gauge, "Flows alive on the worker.", |w| w.flows.into()),
+        ("flows_max", Kind::Gauge, "Flows that the worker has room for.", |w| w.max_flows.into()),
+        ("local_ports_used", Kind::Gauge, "Local ports in use toward backends.", |w| {
+            w.local_ports_used.into()
+        }),
+        ("local_ports", Kind::Gauge, "Local ports that the worker has.", |w| {
+            w.local_ports_total.into()
+        }),
+        ("receive_packets_total", Kind::Counter, "Packets received.", |w| w.rx_packets.into()),
+        ("transmit_packets_total", Kind::Counter, "Packets sent.", |w| w.tx_packets.into()),
+        ("kernel_packets_total", Kind::Counter, "Packets passed to the kernel.", |w| {
+            w.kernel_packets.into()
+        }),
+        ("handover_packets_total", Kind::Counter, "Packets handed to other workers.", |w| {
+            w.handover_packets.into()
+        }),
+        ("drop_packets_total", Kind::Counter, "Packets dropped, all reasons.", |w| {
+            w.dropped_packets.into()
+        }),
+        ("info", Kind::Gauge, "Always 1; the CPU core is a label.", |_| Value::Whole(1)),
     ];
     for (name, kind, help, value) in families {
         out.family(&format!("dunlin_worker_{name}"), kind, help);
         for worker in workers {
             let (id, core) = (worker.id.to_string(), worker.core.to_string());
             let labels = [("worker", id.as_str()), ("core", core.as_str())];
-            let shown = if name == "info" {
-                &labels[..]
-            } else {
-                &labels[..1]
-            };
+            let shown = if name == "info" { &labels[..] } else { &labels[..1] };
             out.sample(shown, value(worker));
         }
     }
 }
 
 pub(super) fn drops(out: &mut Exposition, drops: &[DropInfo]) {
-    out.family(
-        "dunlin_drops_total",
-        Kind::Counter,
-        "Packets dropped, by reason and worker.",
-    );
+    out.family("dunlin_drops_total", Kind::Counter, "Packets dropped, by reason and worker.");
     for drop in drops {
         for (worker, count) in drop.per_worker.iter().enumerate() {
-            out.sample(
-                &[("reason", &drop.reason), ("worker", &worker.to_string())],
-                *count,
-            );
+            out.sample(&[("reason", &drop.reason), ("worker", &worker.to_string())], *count);
         }
     }
 }
@@ -124,54 +64,24 @@ pub(super) fn drops(out: &mut Exposition, drops: &[DropInfo]) {
 pub(super) fn ports(out: &mut Exposition, ports: &[PortInfo]) {
     type Read = fn(&PortInfo) -> u64;
     let families: [(&str, Kind, &str, Read); 9] = [
-        ("up", Kind::Gauge, "1 if the link is up, else 0.", |p| {
-            u64::from(p.link_up)
+        ("up", Kind::Gauge, "1 if the link is up, else 0.", |p| u64::from(p.link_up)),
+        ("receive_packets_total", Kind::Counter, "Packets received.", |p| p.stats.rx_packets),
+        ("transmit_packets_total", Kind::Counter, "Packets sent.", |p| p.stats.tx_packets),
+        ("receive_bytes_total", Kind::Counter, "Bytes received.", |p| p.stats.rx_bytes),
+        ("transmit_bytes_total", Kind::Counter, "Bytes sent.", |p| p.stats.tx_bytes),
+        ("receive_errors_total", Kind::Counter, "Bad frames received.", |p| p.stats.rx_errors),
+        ("transmit_errors_total", Kind::Counter, "Frames that failed to be sent.", |p| {
+            p.stats.tx_errors
         }),
-        (
-            "receive_packets_total",
-            Kind::Counter,
-            "Packets received.",
-            |p| p.stats.rx_packets,
-        ),
-        (
-            "transmit_packets_total",
-            Kind::Counter,
-            "Packets sent.",
-            |p| p.stats.tx_packets,
-        ),
-        (
-            "receive_bytes_total",
-            Kind::Counter,
-            "Bytes received.",
-            |p| p.stats.rx_bytes,
-        ),
-        ("transmit_bytes_total", Kind::Counter, "Bytes sent.", |p| {
-            p.stats.tx_bytes
-        }),
-        (
-            "receive_errors_total",
-            Kind::Counter,
-            "Bad frames received.",
-            |p| p.stats.rx_errors,
-        ),
-        (
-            "transmit_errors_total",
-            Kind::Counter,
-            "Frames that failed to be sent.",
-            |p| p.stats.tx_errors,
-        ),
         (
             "receive_missed_total",
             Kind::Counter,
             "Frames dropped by the NIC because the workers did not keep up.",
             |p| p.stats.rx_missed,
         ),
-        (
-            "receive_nombuf_total",
-            Kind::Counter,
-            "Frames dropped because no mbuf was free.",
-            |p| p.stats.rx_nombuf,
-        ),
+        ("receive_nombuf_total", Kind::Counter, "Frames dropped because no mbuf was free.", |p| {
+            p.stats.rx_nombuf
+        }),
     ];
     for (name, kind, help, value) in families {
         out.family(&format!("dunlin_port_{name}"), kind, help);
@@ -179,11 +89,7 @@ pub(super) fn ports(out: &mut Exposition, ports: &[PortInfo]) {
             out.sample(&[("port", &port.name)], value(port));
         }
     }
-    out.family(
-        "dunlin_port_info",
-        Kind::Gauge,
-        "Always 1; how the port is driven, as labels.",
-    );
+    out.family("dunlin_port_info", Kind::Gauge, "Always 1; how the port is driven, as labels.");
     for port in ports {
         let control = port.control.as_ref().map_or("none", |c| c.kind.word());
         let steering = port.steering.mode.word();
@@ -210,20 +116,12 @@ pub(super) fn services(out: &mut Exposition, services: &[ServiceInfo]) {
     };
     type Read = fn(&ServiceInfo) -> u64;
     let families: [(&str, &str, Read); 4] = [
-        ("backends_healthy", "Backends that take new flows.", |s| {
-            s.backends_healthy
-        }),
+        ("backends_healthy", "Backends that take new flows.", |s| s.backends_healthy),
         ("backends", "Backends configured.", |s| s.backends_total),
-        (
-            "announced",
-            "1 if the VIP is announced to at least one peer, else 0.",
-            |s| u64::from(s.announced),
-        ),
-        (
-            "draining",
-            "1 if an operator drains the service, else 0.",
-            |s| u64::from(s.draining),
-        ),
+        ("announced", "1 if the VIP is announced to at least one peer, else 0.", |s| {
+            u64::from(s.announced)
+        }),
+        ("draining", "1 if an operator drains the service, else 0.", |s| u64::from(s.draining)),
     ];
     for (name, help, value) in families {
         out.family(&format!("dunlin_service_{name}"), Kind::Gauge, help);
@@ -236,10 +134,7 @@ pub(super) fn services(out: &mut Exposition, services: &[ServiceInfo]) {
 
 pub(super) fn backends(out: &mut Exposition, backends: &[BackendInfo]) {
     let labels = |backend: &BackendInfo| {
-        vec![
-            ("service", backend.service.clone()),
-            ("backend", backend.address.to_string()),
-        ]
+        vec![("service", backend.service.clone()), ("backend", backend.address.to_string())]
     };
     out.family(
         "dunlin_backend_state",
@@ -253,11 +148,7 @@ pub(super) fn backends(out: &mut Exposition, backends: &[BackendInfo]) {
             out.sample_owned(&labels, u64::from(backend.state == *state));
         }
     }
-    out.family(
-        "dunlin_backend_weight",
-        Kind::Gauge,
-        "Relative share of new flows.",
-    );
+    out.family("dunlin_backend_weight", Kind::Gauge, "Relative share of new flows.");
     for backend in backends {
         out.sample_owned(&labels(backend), u64::from(backend.weight));
     }
@@ -284,36 +175,12 @@ fn traffic<T>(
 ) {
     type Read = fn(Traffic) -> u64;
     let families: [(&str, Kind, &str, Read); 6] = [
-        ("connections", Kind::Gauge, "Flows alive.", |t| {
-            t.connections_active
-        }),
-        ("connections_total", Kind::Counter, "Flows opened.", |t| {
-            t.connections_total
-        }),
-        (
-            "receive_packets_total",
-            Kind::Counter,
-            "Packets, client to backend.",
-            |t| t.packets_in,
-        ),
-        (
-            "transmit_packets_total",
-            Kind::Counter,
-            "Packets, backend to client.",
-            |t| t.packets_out,
-        ),
-        (
-            "receive_bytes_total",
-            Kind::Counter,
-            "Bytes, client to backend.",
-            |t| t.bytes_in,
-        ),
-        (
-            "transmit_bytes_total",
-            Kind::Counter,
-            "Bytes, backend to client.",
-            |t| t.bytes_out,
-        ),
+        ("connections", Kind::Gauge, "Flows alive.", |t| t.connections_active),
+        ("connections_total", Kind::Counter, "Flows opened.", |t| t.connections_total),
+        ("receive_packets_total", Kind::Counter, "Packets, client to backend.", |t| t.packets_in),
+        ("transmit_packets_total", Kind::Counter, "Packets, backend to client.", |t| t.packets_out),
+        ("receive_bytes_total", Kind::Counter, "Bytes, client to backend.", |t| t.bytes_in),
+        ("transmit_bytes_total", Kind::Counter, "Bytes, backend to client.", |t| t.bytes_out),
     ];
     for (name, kind, help, value) in families {
         out.family(&format!("dunlin_{prefix}_{name}"), kind, help);

@@ -48,17 +48,9 @@ pub fn render(snapshot: &Snapshot) -> String {
 }
 
 fn node(out: &mut Exposition, status: &Status) {
-    out.family(
-        "dunlin_build_info",
-        Kind::Gauge,
-        "Always 1; the version is a label.",
-    );
+    out.family("dunlin_build_info", Kind::Gauge, "Always 1; the version is a label.");
     out.sample(&[("version", &status.version)], 1);
-    out.family(
-        "dunlin_uptime_seconds",
-        Kind::Gauge,
-        "Time since the node started.",
-    );
+    out.family("dunlin_uptime_seconds", Kind::Gauge, "Time since the node started.");
     out.sample(&[], status.uptime_s);
     out.family(
         "dunlin_healthy",
@@ -66,11 +58,7 @@ fn node(out: &mut Exposition, status: &Status) {
         "1 if everything that is configured works and the node is in service, else 0.",
     );
     out.sample(&[], u64::from(status.health.state == HealthState::Ok));
-    out.family(
-        "dunlin_draining",
-        Kind::Gauge,
-        "1 if an operator drains the node, else 0.",
-    );
+    out.family("dunlin_draining", Kind::Gauge, "1 if an operator drains the node, else 0.");
     out.sample(&[], u64::from(status.drain.is_some()));
     out.family(
         "dunlin_config_loaded_timestamp_seconds",

@@ -32,20 +32,14 @@ impl FromStr for AddressFilter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Ok(prefix) = text.parse::<IpNet>() {
-            return Ok(Self {
-                prefix: prefix.trunc(),
-                port: None,
-            });
+            return Ok(Self { prefix: prefix.trunc(), port: None });
         }
         let (address, port) = parse_address(text).ok_or_else(|| {
             "expected ADDRESS, PREFIX/LENGTH or ADDRESS:PORT, e.g. 192.0.2.7, 10.0.0.0/8, \
              192.0.2.7:443 or [2001:db8::7]:443"
                 .to_owned()
         })?;
-        Ok(Self {
-            prefix: address.into(),
-            port,
-        })
+        Ok(Self { prefix: address.into(), port })
     }
 }
 
@@ -179,14 +173,7 @@ mod tests {
             let filter: AddressFilter = text.parse().expect(text);
             assert_eq!(filter.to_string(), printed);
         }
-        for bad in [
-            "",
-            "x",
-            "1.2.3",
-            "1.2.3.4:99999",
-            "10.0.0.0/33",
-            "[1.2.3.4]",
-        ] {
+        for bad in ["", "x", "1.2.3", "1.2.3.4:99999", "10.0.0.0/33", "[1.2.3.4]"] {
             let error = bad.parse::<AddressFilter>().expect_err(bad);
             assert!(error.starts_with("expected ADDRESS"), "{error}");
         }

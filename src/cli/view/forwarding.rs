@@ -89,6 +89,8 @@ pub fn backends(backends: &[BackendInfo], style: Style) -> String {
             BackendState::Unknown | BackendState::Draining => Tone::Warning,
             BackendState::Removed => Tone::Faint,
         };
+        // What a good check said is not worth a line; its duration stands under CHECK.
+        let healthy = backend.state == BackendState::Healthy;
         let traffic = backend.traffic;
         let address = match backend.address.port() {
             0 => backend.address.ip().to_string(),
@@ -101,16 +103,12 @@ pub fn backends(backends: &[BackendInfo], style: Style) -> String {
             .cell(backend.weight.to_string())
             .toned(tone, backend.state.word())
             .cell(human::seconds(backend.state_age_s))
-            .cell(
-                backend
-                    .check_latency_us
-                    .map_or_else(String::new, human::microseconds),
-            )
+            .cell(backend.check_latency_us.map_or_else(String::new, human::microseconds))
             .cell(human::exact(traffic.connections_active))
             .cell(human::exact(traffic.connections_total))
             .cell(human::bytes(traffic.bytes_in))
             .cell(human::bytes(traffic.bytes_out))
-            .cell(&backend.reason);
+            .cell(if healthy { "" } else { &backend.reason });
     }
     table.render(style)
 }
@@ -119,10 +117,7 @@ pub fn flows(list: &FlowList, style: Style) -> String {
     if list.flows.is_empty() {
         return match list.total {
             0 => "No flows.\n".to_owned(),
-            total => format!(
-                "No flow matches; {} on this node.\n",
-                human::counted(total, "flow")
-            ),
+            total => format!("No flow matches; {} on this node.\n", human::counted(total, "flow")),
         };
     }
     let mut table = Table::default()
@@ -186,11 +181,7 @@ fn port_counters(ports: &[PortInfo], style: Style) -> String {
     };
     for port in ports {
         let stats = port.stats;
-        let (link_tone, link) = if port.link_up {
-            (Tone::Good, "up")
-        } else {
-            (Tone::Bad, "down")
-        };
+        let (link_tone, link) = if port.link_up { (Tone::Good, "up") } else { (Tone::Bad, "down") };
         let mut row = table
             .row()
             .cell(&port.name)
@@ -199,12 +190,7 @@ fn port_counters(ports: &[PortInfo], style: Style) -> String {
             .cell(human::amount(stats.tx_packets))
             .cell(human::bytes(stats.rx_bytes))
             .cell(human::bytes(stats.tx_bytes));
-        for count in [
-            stats.rx_errors,
-            stats.tx_errors,
-            stats.rx_missed,
-            stats.rx_nombuf,
-        ] {
+        for count in [stats.rx_errors, stats.tx_errors, stats.rx_missed, stats.rx_nombuf] {
             let (tone, text) = lost(count);
             row = row.toned(tone, text);
         }
@@ -219,14 +205,7 @@ fn one_port(port: &PortInfo, style: Style) -> String {
     let driver = printable(&port.driver);
     let same = device.starts_with(&driver);
     facts.add("Port", name);
-    facts.add(
-        "Device",
-        if same {
-            device
-        } else {
-            format!("{device} ({driver})")
-        },
-    );
+    facts.add("Device", if same { device } else { format!("{device} ({driver})") });
     let speed = port.speed_mbps.map_or_else(
         || "speed not known".to_owned(),
         |mbps| match mbps % 1_000 {
@@ -247,26 +226,12 @@ fn one_port(port: &PortInfo, style: Style) -> String {
     );
     let control = port.control.as_ref().map_or_else(
         || "none".to_owned(),
-        |c| {
-            format!(
-                "{} by {}: {}",
-                printable(&c.interface),
-                c.kind,
-                printable(&c.reason)
-            )
-        },
+        |c| format!("{} by {}: {}", printable(&c.interface), c.kind, printable(&c.reason)),
     );
     facts.add("Control", control);
     let steering = &port.steering;
-    facts.add(
-        "Steering",
-        format!("{}: {}", steering.mode, printable(&steering.reason)),
-    );
-    let caps = if port.caps.is_empty() {
-        "none".to_owned()
-    } else {
-        port.caps.join(", ")
-    };
+    facts.add("Steering", format!("{}: {}", steering.mode, printable(&steering.reason)));
+    let caps = if port.caps.is_empty() { "none".to_owned() } else { port.caps.join(", ") };
     facts.add("Offloads", printable(&caps));
     facts.render(style)
 }
@@ -284,11 +249,8 @@ pub(super) fn worker_load(workers: &[WorkerInfo], style: Style) -> String {
         .number("LOCAL PORTS")
         .number("EPOCH");
     for worker in workers {
-        let (tone, state) = if worker.stalled {
-            (Tone::Bad, "stalled")
-        } else {
-            (Tone::Good, "running")
-        };
+        let (tone, state) =
+            if worker.stalled { (Tone::Bad, "stalled") } else { (Tone::Good, "running") };
         table
             .row()
             .cell(worker.id.to_string())
@@ -296,10 +258,7 @@ pub(super) fn worker_load(workers: &[WorkerInfo], style: Style) -> String {
             .toned(tone, state)
             .cell(human::milliseconds(worker.beat_age_ms))
             .cell(format!("{:.0}%", worker.busy_percent))
-            .toned(
-                fill_tone(worker.flows, worker.max_flows),
-                human::exact(worker.flows),
-            )
+            .toned(fill_tone(worker.flows, worker.max_flows), human::exact(worker.flows))
             .cell(human::exact(worker.max_flows))
             .toned(
                 fill_tone(worker.local_ports_used, worker.local_ports_total),
@@ -367,22 +326,15 @@ pub fn drops(drops: &[DropInfo], all: bool, style: Style) -> String {
     }
     shown.sort_by_key(|drop| std::cmp::Reverse(drop.count));
     let several = shown.iter().any(|drop| drop.per_worker.len() > 1);
-    let mut table = Table::default()
-        .text("REASON")
-        .number("PACKETS")
-        .text("BY WORKER")
-        .prose("MEANING");
+    let mut table =
+        Table::default().text("REASON").number("PACKETS").text("BY WORKER").prose("MEANING");
     for drop in shown {
         let by_worker: Vec<String> = drop.per_worker.iter().copied().map(human::exact).collect();
         table
             .row()
             .cell(&drop.reason)
             .cell(human::exact(drop.count))
-            .cell(if several {
-                by_worker.join(" ")
-            } else {
-                String::new()
-            })
+            .cell(if several { by_worker.join(" ") } else { String::new() })
             .cell(drop.description.trim());
     }
     table.render(style)

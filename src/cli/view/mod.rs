@@ -41,9 +41,5 @@ impl Facts {
 }
 
 fn yes_no(value: bool) -> (Tone, &'static str) {
-    if value {
-        (Tone::Good, "yes")
-    } else {
-        (Tone::Bad, "no")
-    }
+    if value { (Tone::Good, "yes") } else { (Tone::Bad, "no") }
 }

@@ -104,17 +104,14 @@ fn drain_progress(drain: &DrainInfo) -> String {
 }
 
 fn vips(status: &Status, style: Style) -> String {
-    let mut table = Table::default()
-        .text("PREFIX")
-        .text("ANNOUNCED")
-        .prose("WHY NOT");
+    let mut table = Table::default().text("PREFIX").text("ANNOUNCED").prose("WHY NOT");
     for vip in &status.vips {
         let (tone, word) = yes_no(vip.announced);
-        table
-            .row()
-            .cell(vip.prefix.to_string())
-            .toned(tone, word)
-            .cell(if vip.announced { "" } else { &vip.reason });
+        table.row().cell(vip.prefix.to_string()).toned(tone, word).cell(if vip.announced {
+            ""
+        } else {
+            &vip.reason
+        });
     }
     table.render(style)
 }

@@ -9,29 +9,19 @@ use crate::cli::human;
 use crate::cli::table::{Style, Table, Tone};
 
 pub fn bgp(bgp: &BgpInfo, style: Style) -> String {
-    let listening = bgp.listen_port.map_or_else(
-        || "does not listen".to_owned(),
-        |port| format!("listens on port {port}"),
-    );
-    let mut out = format!(
-        "AS {}, router id {}, {listening}\n",
-        bgp.local_as, bgp.router_id
-    );
+    let listening = bgp
+        .listen_port
+        .map_or_else(|| "does not listen".to_owned(), |port| format!("listens on port {port}"));
+    let mut out = format!("AS {}, router id {}, {listening}\n", bgp.local_as, bgp.router_id);
     let kernel = bgp.kernel;
     let refused = [
         (kernel.md5_failure, "with a wrong MD5 signature"),
         (kernel.md5_not_found, "without the MD5 signature"),
-        (
-            kernel.md5_unexpected,
-            "with an MD5 signature that is not configured",
-        ),
+        (kernel.md5_unexpected, "with an MD5 signature that is not configured"),
         (kernel.min_ttl_drop, "with a TTL too low (GTSM)"),
     ];
     for (count, what) in refused.into_iter().filter(|(count, _)| *count > 0) {
-        let text = format!(
-            "The kernel dropped {} {what}.",
-            human::counted(count, "segment")
-        );
+        let text = format!("The kernel dropped {} {what}.", human::counted(count, "segment"));
         out.push_str(&style.paint(Tone::Warning, &text));
         out.push('\n');
     }
@@ -63,27 +53,16 @@ pub fn bgp(bgp: &BgpInfo, style: Style) -> String {
             .cell(human::exact(neighbor.prefixes_received))
             .cell(human::exact(neighbor.prefixes_accepted))
             .cell(human::exact(neighbor.established_count))
-            .toned(
-                neighbor.bfd.map_or(Tone::Plain, bfd_tone),
-                bfd_word(neighbor.bfd),
-            )
+            .toned(neighbor.bfd.map_or(Tone::Plain, bfd_tone), bfd_word(neighbor.bfd))
             .cell(&neighbor.description)
-            .cell(
-                neighbor
-                    .last_error
-                    .as_ref()
-                    .map_or_else(String::new, error_text),
-            );
+            .cell(neighbor.last_error.as_ref().map_or_else(String::new, error_text));
     }
     out.push_str(&table.render(style));
     out
 }
 
 fn remote_as(neighbor: &BgpNeighborInfo) -> String {
-    neighbor.remote_as.map_or_else(
-        || neighbor.remote_as_configured.clone(),
-        |asn| asn.to_string(),
-    )
+    neighbor.remote_as.map_or_else(|| neighbor.remote_as_configured.clone(), |asn| asn.to_string())
 }
 
 fn bgp_word(neighbor: &BgpNeighborInfo) -> &'static str {
@@ -115,19 +94,13 @@ fn bfd_tone(state: BfdState) -> Tone {
 }
 
 fn error_text(error: &BgpErrorInfo) -> String {
-    let code = error
-        .code
-        .map_or_else(String::new, |(code, sub)| format!(" ({code}/{sub})"));
+    let code = error.code.map_or_else(String::new, |(code, sub)| format!(" ({code}/{sub})"));
     let direction = match error.direction {
         Direction::Sent => "we sent: ",
         Direction::Received => "peer sent: ",
         Direction::Local => "",
     };
-    format!(
-        "{} ago, {direction}{}{code}",
-        human::seconds(error.age_s),
-        error.text
-    )
+    format!("{} ago, {direction}{}{code}", human::seconds(error.age_s), error.text)
 }
 
 /// Everything about one session.
@@ -148,31 +121,16 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
         ),
     );
     if let Some(message) = &neighbor.shutdown {
-        facts.add(
-            "Shut down",
-            format!("by configuration: {:?}", printable(message)),
-        );
+        facts.add("Shut down", format!("by configuration: {:?}", printable(message)));
     }
     if let Some(retry) = neighbor.retry_in_ms {
         facts.add("Next attempt", format!("in {}", human::milliseconds(retry)));
     }
     facts.add("AS", as_numbers(neighbor));
-    facts.add(
-        "Router id",
-        neighbor
-            .remote_router_id
-            .map_or_else(String::new, |id| id.to_string()),
-    );
+    facts.add("Router id", neighbor.remote_router_id.map_or_else(String::new, |id| id.to_string()));
     if let Some(transport) = neighbor.transport {
-        let who = if transport.passive {
-            "the peer connected"
-        } else {
-            "we connected"
-        };
-        facts.add(
-            "Connection",
-            format!("{} to {}, {who}", transport.local, transport.remote),
-        );
+        let who = if transport.passive { "the peer connected" } else { "we connected" };
+        facts.add("Connection", format!("{} to {}, {who}", transport.local, transport.remote));
     }
     facts.add("Timers", timers(neighbor));
     facts.add("Families", printable(&neighbor.families.join(", ")));
@@ -193,18 +151,11 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
             human::exact(neighbor.prefixes_accepted)
         ),
     );
-    let error = neighbor
-        .last_error
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), error_text);
+    let error = neighbor.last_error.as_ref().map_or_else(|| "none".to_owned(), error_text);
     facts.add("Last error", printable(&error));
     let mut out = facts.render(style);
     out.push('\n');
-    out.push_str(&messages(
-        neighbor.messages_in,
-        neighbor.messages_out,
-        style,
-    ));
+    out.push_str(&messages(neighbor.messages_in, neighbor.messages_out, style));
     if !neighbor.capabilities.is_empty() {
         out.push('\n');
         out.push_str(&capabilities(neighbor, style));
@@ -214,17 +165,13 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
 
 fn as_numbers(neighbor: &BgpNeighborInfo) -> String {
     let configured = &neighbor.remote_as_configured;
-    let remote = neighbor
-        .remote_as
-        .map_or_else(|| "not known yet".to_owned(), |asn| asn.to_string());
+    let remote =
+        neighbor.remote_as.map_or_else(|| "not known yet".to_owned(), |asn| asn.to_string());
     if *configured == remote {
         format!("{remote}, ours {}", neighbor.local_as)
     } else {
         let configured = printable(configured);
-        format!(
-            "{remote} (configured: {configured}), ours {}",
-            neighbor.local_as
-        )
+        format!("{remote} (configured: {configured}), ours {}", neighbor.local_as)
     }
 }
 
@@ -250,39 +197,21 @@ fn security(neighbor: &BgpNeighborInfo) -> String {
     if let Some(ttl) = neighbor.security.multihop {
         parts.push(format!("multihop (TTL {ttl})"));
     }
-    if parts.is_empty() {
-        "none".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
 fn messages(received: BgpMessages, sent: BgpMessages, style: Style) -> String {
-    let mut table = Table::default()
-        .text("MESSAGES")
-        .number("RECEIVED")
-        .number("SENT");
+    let mut table = Table::default().text("MESSAGES").number("RECEIVED").number("SENT");
     for ((kind, received), (_, sent)) in received.by_type().into_iter().zip(sent.by_type()) {
-        table
-            .row()
-            .cell(kind)
-            .cell(human::exact(received))
-            .cell(human::exact(sent));
+        table.row().cell(kind).cell(human::exact(received)).cell(human::exact(sent));
     }
     let (received, sent) = (received.total(), sent.total());
-    table
-        .row()
-        .cell("all")
-        .cell(human::exact(received))
-        .cell(human::exact(sent));
+    table.row().cell("all").cell(human::exact(received)).cell(human::exact(sent));
     table.render(style)
 }
 
 fn capabilities(neighbor: &BgpNeighborInfo, style: Style) -> String {
-    let mut table = Table::default()
-        .text("CAPABILITY")
-        .text("OURS")
-        .text("PEER'S");
+    let mut table = Table::default().text("CAPABILITY").text("OURS").text("PEER'S");
     let mark = |offered: bool| if offered { "yes" } else { "-" };
     for capability in &neighbor.capabilities {
         table
@@ -338,10 +267,7 @@ pub fn bfd(sessions: &[BfdSessionInfo], style: Style) -> String {
 }
 
 fn diagnostics(session: &BfdSessionInfo) -> String {
-    match (
-        session.diagnostic.as_str(),
-        session.remote_diagnostic.as_str(),
-    ) {
+    match (session.diagnostic.as_str(), session.remote_diagnostic.as_str()) {
         (ours, "") => ours.to_owned(),
         ("", theirs) => format!("peer: {theirs}"),
         (ours, theirs) => format!("{ours}; peer: {theirs}"),
@@ -352,10 +278,7 @@ pub fn announce(prefixes: &[AnnounceInfo], style: Style) -> String {
     if prefixes.is_empty() {
         return "Nothing is configured to be announced.\n".to_owned();
     }
-    let each: Vec<String> = prefixes
-        .iter()
-        .map(|entry| one_prefix(entry, style))
-        .collect();
+    let each: Vec<String> = prefixes.iter().map(|entry| one_prefix(entry, style)).collect();
     each.join("\n")
 }
 

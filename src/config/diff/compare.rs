@@ -22,13 +22,9 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
         |prefix| Subject::Route(*prefix),
         Effect::Live,
         |diff, subject, old, new| {
-            diff.field(
-                subject,
-                "via",
-                &sorted(&old.via),
-                &sorted(&new.via),
-                |items| show::list(items),
-            );
+            diff.field(subject, "via", &sorted(&old.via), &sorted(&new.via), |items| {
+                show::list(items)
+            });
         },
     );
     diff.objects(
@@ -40,19 +36,9 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
         |_, _, _, _| {},
     );
     let (was, is) = (&old.bfd, &new.bfd);
-    diff.field(&Subject::Bfd, "min-tx", &was.min_tx, &is.min_tx, |d| {
-        show_duration(*d)
-    });
-    diff.field(&Subject::Bfd, "min-rx", &was.min_rx, &is.min_rx, |d| {
-        show_duration(*d)
-    });
-    diff.field(
-        &Subject::Bfd,
-        "multiplier",
-        &was.multiplier,
-        &is.multiplier,
-        u8::to_string,
-    );
+    diff.field(&Subject::Bfd, "min-tx", &was.min_tx, &is.min_tx, |d| show_duration(*d));
+    diff.field(&Subject::Bfd, "min-rx", &was.min_rx, &is.min_rx, |d| show_duration(*d));
+    diff.field(&Subject::Bfd, "multiplier", &was.multiplier, &is.multiplier, u8::to_string);
     bgp(diff, old.bgp.as_ref(), new.bgp.as_ref());
     diff.objects(
         &old.services,
@@ -67,76 +53,30 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
 fn node(diff: &mut Diff, old: &Config, new: &Config) {
     let (old, new, subject) = (&old.node, &new.node, Subject::Node);
     diff.fixed(&subject, "name", &old.name, &new.name, String::clone);
-    diff.fixed(
-        &subject,
-        "router-id",
-        &old.router_id,
-        &new.router_id,
-        ToString::to_string,
-    );
-    diff.fixed(
-        &subject,
-        "api-socket",
-        &old.api_socket,
-        &new.api_socket,
-        |path| path.display().to_string(),
-    );
+    diff.fixed(&subject, "router-id", &old.router_id, &new.router_id, ToString::to_string);
+    diff.fixed(&subject, "api-socket", &old.api_socket, &new.api_socket, |path| {
+        path.display().to_string()
+    });
 }
 
 fn dataplane(diff: &mut Diff, old: &Dataplane, new: &Dataplane) {
     let subject = Subject::Dataplane;
-    diff.fixed(&subject, "workers", &old.workers, &new.workers, |cores| {
-        show::list(cores)
-    });
+    diff.fixed(&subject, "workers", &old.workers, &new.workers, |cores| show::list(cores));
     diff.fixed(&subject, "poll", &old.poll, &new.poll, show::word);
-    diff.fixed(&subject, "max-sleep", &old.max_sleep, &new.max_sleep, |d| {
-        show_duration(*d)
-    });
-    diff.fixed(
-        &subject,
-        "max-flows",
-        &old.max_flows,
-        &new.max_flows,
-        u32::to_string,
-    );
-    diff.fixed(
-        &subject,
-        "memory",
-        &old.memory_mib,
-        &new.memory_mib,
-        |mib| format!("{mib}MiB"),
-    );
-    diff.fixed(
-        &subject,
-        "hugepages",
-        &old.hugepages,
-        &new.hugepages,
-        bool::to_string,
-    );
-    diff.fixed(
-        &subject,
-        "file-prefix",
-        &old.file_prefix,
-        &new.file_prefix,
-        String::clone,
-    );
+    diff.fixed(&subject, "max-sleep", &old.max_sleep, &new.max_sleep, |d| show_duration(*d));
+    diff.fixed(&subject, "max-flows", &old.max_flows, &new.max_flows, u32::to_string);
+    diff.fixed(&subject, "memory", &old.memory_mib, &new.memory_mib, |mib| format!("{mib}MiB"));
+    diff.fixed(&subject, "hugepages", &old.hugepages, &new.hugepages, bool::to_string);
+    diff.fixed(&subject, "file-prefix", &old.file_prefix, &new.file_prefix, String::clone);
     diff.fixed(&subject, "mbufs", &old.mbufs, &new.mbufs, u32::to_string);
-    diff.field(
-        &subject,
-        "stall-after",
-        &old.stall_after,
-        &new.stall_after,
-        |d| show_duration(*d),
-    );
+    diff.field(&subject, "stall-after", &old.stall_after, &new.stall_after, |d| show_duration(*d));
 }
 
 fn port(diff: &mut Diff, subject: &Subject, old: &Port, new: &Port) {
     diff.fixed(subject, "device", &old.device, &new.device, show::device);
     diff.fixed(subject, "control", &old.control, &new.control, show::word);
     diff.fixed(subject, "mtu", &old.mtu, &new.mtu, u16::to_string);
-    diff.fixed(subject, "mac", &old.mac, &new.mac, |mac| {
-        show::optional(mac.map(show::mac))
-    });
+    diff.fixed(subject, "mac", &old.mac, &new.mac, |mac| show::optional(mac.map(show::mac)));
     let (old, new) = (sorted(&old.addresses), sorted(&new.addresses));
     diff.field(subject, "addresses", &old, &new, |items| show::list(items));
 }
@@ -150,13 +90,9 @@ fn bgp(diff: &mut Diff, old: Option<&Bgp>, new: Option<&Bgp>) {
         (None, Some(_)) => return diff.push(subject, Kind::Added, Effect::Restart),
     };
     diff.fixed(&subject, "asn", &old.asn, &new.asn, u32::to_string);
-    diff.fixed(
-        &subject,
-        "listen",
-        &old.listen_port,
-        &new.listen_port,
-        |port| port.map_or("false".to_owned(), |port| port.to_string()),
-    );
+    diff.fixed(&subject, "listen", &old.listen_port, &new.listen_port, |port| {
+        port.map_or("false".to_owned(), |port| port.to_string())
+    });
     diff.field(
         &subject,
         "communities",
@@ -164,13 +100,7 @@ fn bgp(diff: &mut Diff, old: Option<&Bgp>, new: Option<&Bgp>) {
         &sorted(&new.communities),
         |items| show::communities(items),
     );
-    diff.field(
-        &subject,
-        "drain-wait",
-        &old.drain_wait,
-        &new.drain_wait,
-        |d| show_duration(*d),
-    );
+    diff.field(&subject, "drain-wait", &old.drain_wait, &new.drain_wait, |d| show_duration(*d));
     diff.objects(
         &old.neighbors,
         &new.neighbors,
@@ -182,117 +112,38 @@ fn bgp(diff: &mut Diff, old: Option<&Bgp>, new: Option<&Bgp>) {
 }
 
 fn neighbor(diff: &mut Diff, subject: &Subject, old: &Neighbor, new: &Neighbor) {
-    diff.field(subject, "asn", &old.remote_as, &new.remote_as, |asn| {
-        show::remote_as(*asn)
-    });
-    diff.field(
-        subject,
-        "description",
-        &old.description,
-        &new.description,
-        show::text,
-    );
+    diff.field(subject, "asn", &old.remote_as, &new.remote_as, |asn| show::remote_as(*asn));
+    diff.field(subject, "description", &old.description, &new.description, show::text);
     diff.field(subject, "port", &old.port, &new.port, u16::to_string);
-    diff.field(
-        subject,
-        "passive",
-        &old.passive,
-        &new.passive,
-        bool::to_string,
-    );
-    diff.field(subject, "source", &old.source, &new.source, |source| {
-        show::optional(*source)
-    });
+    diff.field(subject, "passive", &old.passive, &new.passive, bool::to_string);
+    diff.field(subject, "source", &old.source, &new.source, |source| show::optional(*source));
     if old.password != new.password {
-        let kind = Kind::Field {
-            name: "password",
-            values: None,
-        };
+        let kind = Kind::Field { name: "password", values: None };
         diff.push(subject.clone(), kind, Effect::Live);
     }
-    diff.field(subject, "hold-time", &old.hold_time, &new.hold_time, |d| {
+    diff.field(subject, "hold-time", &old.hold_time, &new.hold_time, |d| show_duration(*d));
+    diff.field(subject, "connect-retry", &old.connect_retry, &new.connect_retry, |d| {
         show_duration(*d)
     });
-    diff.field(
-        subject,
-        "connect-retry",
-        &old.connect_retry,
-        &new.connect_retry,
-        |d| show_duration(*d),
-    );
-    diff.field(
-        subject,
-        "ttl-security",
-        &old.ttl_security,
-        &new.ttl_security,
-        bool::to_string,
-    );
-    diff.field(subject, "multihop", &old.multihop, &new.multihop, |hops| {
-        show::optional(*hops)
-    });
+    diff.field(subject, "ttl-security", &old.ttl_security, &new.ttl_security, bool::to_string);
+    diff.field(subject, "multihop", &old.multihop, &new.multihop, |hops| show::optional(*hops));
     diff.field(subject, "bfd", &old.bfd, &new.bfd, bool::to_string);
-    diff.field(subject, "import", &old.import, &new.import, |import| {
-        show::import(*import)
+    diff.field(subject, "import", &old.import, &new.import, |import| show::import(*import));
+    diff.field(subject, "shutdown", &old.shutdown, &new.shutdown, |message| {
+        show::optional(message.as_ref().map(show::text))
     });
-    diff.field(
-        subject,
-        "shutdown",
-        &old.shutdown,
-        &new.shutdown,
-        |message| show::optional(message.as_ref().map(show::text)),
-    );
 }
 
 fn service(diff: &mut Diff, subject: &Subject, old: &Service, new: &Service) {
-    diff.field(
-        subject,
-        "vips",
-        &sorted(&old.vips),
-        &sorted(&new.vips),
-        |items| show::list(items),
-    );
-    diff.field(
-        subject,
-        "protocol",
-        &old.protocol,
-        &new.protocol,
-        show::word,
-    );
-    diff.field(
-        subject,
-        "ports",
-        &sorted(&old.ports),
-        &sorted(&new.ports),
-        |items| show::list(items),
-    );
-    diff.field(
-        subject,
-        "scheduler",
-        &old.scheduler,
-        &new.scheduler,
-        show::word,
-    );
-    diff.field(
-        subject,
-        "on-no-backend",
-        &old.on_no_backend,
-        &new.on_no_backend,
-        show::word,
-    );
-    diff.field(
-        subject,
-        "min-healthy",
-        &old.min_healthy,
-        &new.min_healthy,
-        u32::to_string,
-    );
-    diff.field(
-        subject,
-        "timeouts",
-        &old.timeouts,
-        &new.timeouts,
-        show::timeouts,
-    );
+    diff.field(subject, "vips", &sorted(&old.vips), &sorted(&new.vips), |items| show::list(items));
+    diff.field(subject, "protocol", &old.protocol, &new.protocol, show::word);
+    diff.field(subject, "ports", &sorted(&old.ports), &sorted(&new.ports), |items| {
+        show::list(items)
+    });
+    diff.field(subject, "scheduler", &old.scheduler, &new.scheduler, show::word);
+    diff.field(subject, "on-no-backend", &old.on_no_backend, &new.on_no_backend, show::word);
+    diff.field(subject, "min-healthy", &old.min_healthy, &new.min_healthy, u32::to_string);
+    diff.field(subject, "timeouts", &old.timeouts, &new.timeouts, show::timeouts);
     diff.field(subject, "check", &old.check, &new.check, |check| {
         show::optional(check.as_ref().map(show::check))
     });
@@ -305,11 +156,7 @@ fn service(diff: &mut Diff, subject: &Subject, old: &Service, new: &Service) {
                 Subject::Service(name) => name.clone(),
                 _ => String::new(),
             };
-            Subject::Backend {
-                service,
-                address: *address,
-                port: *port,
-            }
+            Subject::Backend { service, address: *address, port: *port }
         },
         Effect::Live,
         |diff, subject, old, new| {
@@ -323,25 +170,17 @@ pub(super) fn live_part(old: &Config, new: &Config) -> Config {
     let ports = old.ports.iter().map(|port| {
         let same = new.ports.iter().find(|new| new.name == port.name);
         let addresses = same.map_or(&port.addresses, |new| &new.addresses).clone();
-        Port {
-            addresses,
-            ..port.clone()
-        }
+        Port { addresses, ..port.clone() }
     });
     let bgp = match (&old.bgp, &new.bgp) {
-        (Some(old), Some(new)) => Some(Bgp {
-            asn: old.asn,
-            listen_port: old.listen_port,
-            ..new.clone()
-        }),
+        (Some(old), Some(new)) => {
+            Some(Bgp { asn: old.asn, listen_port: old.listen_port, ..new.clone() })
+        }
         (old, _) => old.clone(),
     };
     Config {
         node: old.node.clone(),
-        dataplane: Dataplane {
-            stall_after: new.dataplane.stall_after,
-            ..old.dataplane.clone()
-        },
+        dataplane: Dataplane { stall_after: new.dataplane.stall_after, ..old.dataplane.clone() },
         ports: ports.collect(),
         bgp,
         ..new.clone()

@@ -13,12 +13,7 @@ pub(super) fn list<T: Display>(items: &[T]) -> String {
 }
 
 pub(super) fn communities(items: &[(u16, u16)]) -> String {
-    list(
-        &items
-            .iter()
-            .map(|(asn, value)| format!("{asn}:{value}"))
-            .collect::<Vec<_>>(),
-    )
+    list(&items.iter().map(|(asn, value)| format!("{asn}:{value}")).collect::<Vec<_>>())
 }
 
 pub(super) fn optional<T: Display>(value: Option<T>) -> String {
@@ -84,18 +79,9 @@ pub(super) fn check(check: &CheckSpec) -> String {
     // Writing to a String cannot fail.
     let _ = match &check.probe {
         Probe::Tcp => write!(shown, "tcp"),
-        Probe::Http {
-            path,
-            host,
-            status,
-            body,
-        } => write!(shown, "http {path}").and_then(|()| {
-            let host = host
-                .as_ref()
-                .map_or(String::new(), |host| format!(" host {host}"));
-            let body = body
-                .as_ref()
-                .map_or(String::new(), |body| format!(" body {body:?}"));
+        Probe::Http { path, host, status, body } => write!(shown, "http {path}").and_then(|()| {
+            let host = host.as_ref().map_or(String::new(), |host| format!(" host {host}"));
+            let body = body.as_ref().map_or(String::new(), |body| format!(" body {body:?}"));
             write!(shown, "{host} status {}{body}", list(status))
         }),
     };

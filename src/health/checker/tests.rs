@@ -28,10 +28,7 @@ impl Drop for Running {
 
 impl Script {
     fn lasting(duration: Duration) -> Self {
-        Self {
-            duration,
-            ..Self::default()
-        }
+        Self { duration, ..Self::default() }
     }
 
     fn set(&self, target: &Target, outcome: Outcome) {
@@ -40,10 +37,7 @@ impl Script {
 
     /// Without an outcome set, probes pass.
     async fn run(self, target: Arc<Target>) -> Outcome {
-        self.starts
-            .lock()
-            .unwrap()
-            .push((target.address, Instant::now()));
+        self.starts.lock().unwrap().push((target.address, Instant::now()));
         let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_running.fetch_max(running, Ordering::Relaxed);
         let _running = Running(Arc::clone(&self.running));
@@ -55,12 +49,7 @@ impl Script {
     }
 
     fn starts(&self) -> Vec<Instant> {
-        self.starts
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(_, at)| *at)
-            .collect()
+        self.starts.lock().unwrap().iter().map(|(_, at)| *at).collect()
     }
 
     fn spawn(&self, room: usize, most: usize) -> (CheckerHandle, mpsc::Receiver<HealthEvent>) {
@@ -89,11 +78,7 @@ fn target(number: u32) -> Target {
         fall: 2,
         port: None,
     };
-    Target {
-        address,
-        check,
-        source: None,
-    }
+    Target { address, check, source: None }
 }
 
 fn state(handle: &CheckerHandle) -> State {
@@ -117,16 +102,10 @@ async fn probes_keep_their_schedule_and_do_not_drift() {
     }
     assert!((starts[10] - starts[0]).abs_diff(SECOND * 10) <= Duration::from_millis(2));
     let event = events.recv().await.unwrap();
-    assert_eq!(
-        (event.target, event.healthy, &*event.reason),
-        (target(1), true, "fine")
-    );
+    assert_eq!((event.target, event.healthy, &*event.reason), (target(1), true, "fine"));
     assert!(events.try_recv().is_err(), "told once");
     let status = &handle.status()[0];
-    assert_eq!(
-        (status.passed, status.failed, status.state),
-        (11, 0, State::Healthy)
-    );
+    assert_eq!((status.passed, status.failed, status.state), (11, 0, State::Healthy));
     assert_eq!(status.latency.map(|latency| latency.as_millis()), Some(300));
 }
 
@@ -148,18 +127,11 @@ async fn the_state_turns_by_rise_and_fall() {
     script.set(&target, fail("connection refused"));
     handle.set_targets([target.clone()]);
     let event = events.recv().await.unwrap();
-    assert_eq!(
-        (event.healthy, &*event.reason),
-        (false, "connection refused")
-    );
+    assert_eq!((event.healthy, &*event.reason), (false, "connection refused"));
     script.set(&target, pass());
     let turned = Instant::now();
     assert!(events.recv().await.unwrap().healthy);
-    assert_eq!(
-        turned.elapsed().as_millis() / 10,
-        200,
-        "rise of 2 takes 2 intervals"
-    );
+    assert_eq!(turned.elapsed().as_millis() / 10, 200, "rise of 2 takes 2 intervals");
     script.set(&target, fail("status 503"));
     assert!(!events.recv().await.unwrap().healthy);
     assert_eq!(handle.status()[0].reason, "status 503");
@@ -174,15 +146,9 @@ async fn targets_that_stay_keep_state_and_schedule_and_those_removed_stop() {
     let before = script.starts();
 
     handle.set_targets([target(1), target(2)]);
-    assert_eq!(
-        events.recv().await.unwrap().target,
-        target(2),
-        "nothing about the first"
-    );
+    assert_eq!(events.recv().await.unwrap().target, target(2), "nothing about the first");
     let starts = script.starts.lock().unwrap().clone();
-    let of_first = starts
-        .iter()
-        .filter(|(address, _)| *address == target(1).address);
+    let of_first = starts.iter().filter(|(address, _)| *address == target(1).address);
     let next = of_first.map(|(_, at)| *at).nth(before.len()).unwrap();
     assert!((next - before[before.len() - 1]).abs_diff(SECOND) <= Duration::from_millis(1));
 
@@ -258,10 +224,7 @@ async fn ten_thousand_targets_do_not_fire_together_and_a_few_do_not_wait() {
     }
     assert_eq!(seen.len(), 10_000);
     // 1 000 ± 30 each is what uniform spread gives; 6 standard deviations.
-    assert!(
-        slots.iter().all(|count| (800..1200).contains(count)),
-        "{slots:?}"
-    );
+    assert!(slots.iter().all(|count| (800..1200).contains(count)), "{slots:?}");
 
     let script = Script::default();
     let (handle, _events) = script.spawn(16, 16);
@@ -279,10 +242,7 @@ async fn probes_in_flight_are_bounded_and_all_get_their_turn() {
     assert_eq!(script.most_running.load(Ordering::Relaxed), 4);
     let status = handle.status();
     assert_eq!(status.len(), 100);
-    assert!(
-        status.iter().all(|status| status.passed >= 2),
-        "nobody starves"
-    );
+    assert!(status.iter().all(|status| status.passed >= 2), "nobody starves");
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,12 +256,7 @@ async fn a_reader_that_sleeps_stops_no_check_and_reads_the_newest_state() {
         script.set(target, fail("down"));
     }
     sleep(SECOND * 3).await;
-    assert!(
-        handle
-            .status()
-            .iter()
-            .all(|status| status.state == State::Unhealthy)
-    );
+    assert!(handle.status().iter().all(|status| status.state == State::Unhealthy));
     // One event was in the channel and one place was reserved; the others were never told that
     // they were healthy, so they are told only what is true now.
     let mut last = HashMap::new();
@@ -323,17 +278,11 @@ async fn what_this_node_cannot_probe_counts_for_nothing() {
     handle.set_targets([target.clone()]);
     assert!(events.recv().await.unwrap().healthy);
     let passed = handle.status()[0].passed;
-    for outcome in [
-        Outcome::Inconclusive("no descriptors".to_owned()),
-        fail("panic"),
-    ] {
+    for outcome in [Outcome::Inconclusive("no descriptors".to_owned()), fail("panic")] {
         script.set(&target, outcome);
         sleep(SECOND * 10).await;
         let status = &handle.status()[0];
-        assert_eq!(
-            (status.state, status.passed, status.failed),
-            (State::Healthy, passed, 0)
-        );
+        assert_eq!((status.state, status.passed, status.failed), (State::Healthy, passed, 0));
     }
     script.set(&target, fail("down"));
     assert!(!events.recv().await.unwrap().healthy, "checks go on");
@@ -375,14 +324,7 @@ async fn a_refused_connection_turns_the_state_within_one_interval() {
     drop(listener);
     let closed = Instant::now();
     let event = events.recv().await.unwrap();
-    assert_eq!(
-        (event.healthy, &*event.reason),
-        (false, "connection refused")
-    );
+    assert_eq!((event.healthy, &*event.reason), (false, "connection refused"));
     // The slack is for a busy machine; two intervals would be too late.
-    assert!(
-        closed.elapsed() < SECOND * 19 / 10,
-        "{:?}",
-        closed.elapsed()
-    );
+    assert!(closed.elapsed() < SECOND * 19 / 10, "{:?}", closed.elapsed());
 }

@@ -13,19 +13,8 @@ const PATIENT: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
 fn target(address: SocketAddr, probe: Probe, timeout: Duration) -> Target {
-    let check = CheckSpec {
-        probe,
-        interval: timeout,
-        timeout,
-        rise: 1,
-        fall: 1,
-        port: None,
-    };
-    Target {
-        address,
-        check,
-        source: None,
-    }
+    let check = CheckSpec { probe, interval: timeout, timeout, rise: 1, fall: 1, port: None };
+    Target { address, check, source: None }
 }
 
 fn get(status: &[u16], body: Option<&str>) -> Probe {
@@ -83,12 +72,7 @@ async fn responses_pass_or_fail_with_a_reason() {
     let long_body = format!("{}{}needle", head(""), "x".repeat(MAX_BODY));
     let late_body = format!("{}{}needle", head(""), "x".repeat(MAX_BODY - 6));
     let cases: &[(&str, Probe, &str, Outcome)] = &[
-        (
-            "wanted status",
-            get(&[200], None),
-            &head("Content-Length: 0\r\n"),
-            passed("status 200"),
-        ),
+        ("wanted status", get(&[200], None), &head("Content-Length: 0\r\n"), passed("status 200")),
         (
             "one of several",
             get(&[200, 204], None),
@@ -149,12 +133,7 @@ async fn responses_pass_or_fail_with_a_reason() {
             &(head("Content-Length: 100\r\n") + "not yet"),
             failed("connection closed before the response was complete"),
         ),
-        (
-            "text at the limit",
-            get(&[200], Some("needle")),
-            &late_body,
-            passed("status 200"),
-        ),
+        ("text at the limit", get(&[200], Some("needle")), &late_body, passed("status 200")),
         (
             "text beyond the limit",
             get(&[200], Some("needle")),
@@ -187,20 +166,13 @@ async fn responses_pass_or_fail_with_a_reason() {
         ),
     ];
     for (name, spec, response, expected) in cases {
-        assert_eq!(
-            probe_answer(spec.clone(), response.as_bytes()).await,
-            *expected,
-            "{name}"
-        );
+        assert_eq!(probe_answer(spec.clone(), response.as_bytes()).await, *expected, "{name}");
     }
 }
 
 #[tokio::test]
 async fn the_request_is_what_servers_expect() {
-    for (host, shown) in [
-        (Some("www.example.org"), Some("www.example.org")),
-        (None, None),
-    ] {
+    for (host, shown) in [(Some("www.example.org"), Some("www.example.org")), (None, None)] {
         let (listener, address) = listen().await;
         let server = tokio::spawn(answer(listener, b"HTTP/1.1 200 OK\r\n\r\n".to_vec()));
         let spec = Probe::Http {
@@ -209,20 +181,11 @@ async fn the_request_is_what_servers_expect() {
             status: vec![200],
             body: None,
         };
-        assert_eq!(
-            probe(&target(address, spec, PATIENT)).await,
-            passed("status 200")
-        );
+        assert_eq!(probe(&target(address, spec, PATIENT)).await, passed("status 200"));
         let request = server.await.unwrap().to_ascii_lowercase();
-        assert!(
-            request.starts_with("get /healthz?full=1 http/1.1\r\n"),
-            "{request}"
-        );
+        assert!(request.starts_with("get /healthz?full=1 http/1.1\r\n"), "{request}");
         let shown = shown.map_or(address.to_string(), str::to_owned);
-        assert!(
-            request.contains(&format!("\r\nhost: {shown}\r\n")),
-            "{request}"
-        );
+        assert!(request.contains(&format!("\r\nhost: {shown}\r\n")), "{request}");
         assert!(request.contains("\r\nuser-agent: dunlin/"), "{request}");
         assert!(request.contains("\r\nconnection: close\r\n"), "{request}");
     }
@@ -286,13 +249,8 @@ async fn no_connection_gives_the_systems_reason() {
     }
     let mut spec = target(address, Probe::Tcp, PATIENT);
     spec.source = Some("192.0.2.1".parse().unwrap());
-    let Outcome::Failed(reason) = probe(&spec).await else {
-        panic!("not failed")
-    };
-    assert!(
-        reason.starts_with("source 192.0.2.1: Cannot assign requested address"),
-        "{reason}"
-    );
+    let Outcome::Failed(reason) = probe(&spec).await else { panic!("not failed") };
+    assert!(reason.starts_with("source 192.0.2.1: Cannot assign requested address"), "{reason}");
 }
 
 #[tokio::test]
@@ -312,8 +270,7 @@ async fn a_connection_that_is_reset_fails() {
 async fn one_timeout_covers_connect_response_and_body() {
     // A backlog of 0 holds one connection; the SYN of the next one stays unanswered.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
-        .unwrap();
+    full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     full.listen(0).unwrap();
     let address = full.local_addr().unwrap().as_socket().unwrap();
     let _first = std::net::TcpStream::connect(address).unwrap();
@@ -323,10 +280,7 @@ async fn one_timeout_covers_connect_response_and_body() {
     // Accepted by the kernel, answered by nobody.
     let (_silent, address) = listen().await;
     let outcome = probe(&target(address, get(&[200], None), SHORT)).await;
-    assert_eq!(
-        outcome,
-        failed("timeout after 100 ms, waiting for the response")
-    );
+    assert_eq!(outcome, failed("timeout after 100 ms, waiting for the response"));
 
     // One byte of body after the other, for ever.
     let (listener, address) = listen().await;

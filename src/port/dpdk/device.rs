@@ -52,12 +52,7 @@ impl Device {
             });
             if rc < 0 {
                 let hint = attach_hint(bus);
-                return Err(DpdkError::call(
-                    format!("cannot open {name}"),
-                    rc,
-                    log,
-                    hint,
-                ));
+                return Err(DpdkError::call(format!("cannot open {name}"), rc, log, hint));
             }
             // SAFETY: as above.
             if unsafe { sys::rte_eth_dev_get_port_by_name(c_name.as_ptr(), &raw mut id) } != 0 {
@@ -137,10 +132,7 @@ fn claim(id: u16) -> bool {
 }
 
 fn release(id: u16) {
-    OWNED
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .retain(|owned| *owned != id);
+    OWNED.lock().unwrap_or_else(PoisonError::into_inner).retain(|owned| *owned != id);
 }
 
 /// DPDK tells virtual devices apart by name, and drivers match by prefix: `net_af_packet` is

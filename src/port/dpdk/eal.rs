@@ -46,9 +46,8 @@ impl Default for EalConfig {
 
 impl EalConfig {
     fn arguments(&self) -> Vec<String> {
-        let mut args: Vec<String> = ["dunlin", "--no-telemetry", "--file-prefix"]
-            .map(String::from)
-            .into();
+        let mut args: Vec<String> =
+            ["dunlin", "--no-telemetry", "--file-prefix"].map(String::from).into();
         args.push(self.file_prefix.clone());
         args.extend(["-l".into(), self.main_core.to_string()]);
         args.extend(["-m".into(), self.memory_mib.to_string()]);
@@ -126,16 +125,9 @@ impl Eal {
             };
             // SAFETY: reads this thread's rte_errno.
             let errno = unsafe { sys::dpdk_sys_errno() };
-            return Err(DpdkError::call(
-                "cannot start DPDK's environment",
-                errno,
-                log,
-                hint,
-            ));
+            return Err(DpdkError::call("cannot start DPDK's environment", errno, log, hint));
         }
-        Ok(Self(Arc::new(Environment {
-            pools: Mutex::new(Vec::new()),
-        })))
+        Ok(Self(Arc::new(Environment { pools: Mutex::new(Vec::new()) })))
     }
 
     /// Version of the DPDK library this process runs on, e.g. `DPDK 22.11.11`.
@@ -160,19 +152,12 @@ impl Eal {
                 "Too many workers for this build of DPDK, or a thread registered twice?",
             ));
         }
-        Ok(WorkerThread {
-            _eal: self.clone(),
-            _this_thread: PhantomData,
-        })
+        Ok(WorkerThread { _eal: self.clone(), _this_thread: PhantomData })
     }
 
     /// Pools live as long as the environment, so no buffer can outlive its pool.
     pub(super) fn keep_pool(&self, pool: NonNull<sys::rte_mempool>, size: u32) {
-        self.0
-            .pools
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Pool { pool, size });
+        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner).push(Pool { pool, size });
     }
 }
 
@@ -249,10 +234,7 @@ impl TscClock {
         // SAFETY: EAL is initialised, so the frequency is known.
         let hz = unsafe { sys::rte_get_tsc_hz() }.max(1);
         let scale = (1_000_000_000u128 << 32) / u128::from(hz);
-        Self {
-            start: ticks(),
-            scale: scale as u64,
-        }
+        Self { start: ticks(), scale: scale as u64 }
     }
 
     /// Nanoseconds since the clock was made.
@@ -266,9 +248,7 @@ impl TscClock {
     /// A clock that starts at 0 now.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn new(_eal: &Eal) -> Self {
-        Self {
-            start: std::time::Instant::now(),
-        }
+        Self { start: std::time::Instant::now() }
     }
 
     /// Nanoseconds since the clock was made.
@@ -287,10 +267,7 @@ fn ticks() -> u64 {
 }
 
 pub(super) fn c_string(what: &'static str, text: &str) -> Result<CString, DpdkError> {
-    CString::new(text).map_err(|_| DpdkError::Nul {
-        what,
-        text: text.to_owned(),
-    })
+    CString::new(text).map_err(|_| DpdkError::Nul { what, text: text.to_owned() })
 }
 
 /// Error lines that DPDK logs while a control call runs: its return values say little.
@@ -327,10 +304,7 @@ fn log_to_tracing() {
 unsafe extern "C" fn log_line(severity: c_int, text: *const c_char, len: usize) {
     // SAFETY: the shim passes the buffer of a write: len readable bytes.
     let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
-    for line in String::from_utf8_lossy(bytes)
-        .lines()
-        .filter(|l| !l.trim().is_empty())
-    {
+    for line in String::from_utf8_lossy(bytes).lines().filter(|l| !l.trim().is_empty()) {
         match severity as u32 {
             0..=sys::DPDK_SYS_LOG_ERR => {
                 tracing::error!(target: "dpdk", "{line}");

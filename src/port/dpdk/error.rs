@@ -34,17 +34,10 @@ pub enum DpdkError {
     NoPool { device: String },
 
     #[error("{device}: the device has no {direction} queue; give it one in its arguments")]
-    NoQueues {
-        device: String,
-        direction: &'static str,
-    },
+    NoQueues { device: String, direction: &'static str },
 
     #[error("{device} has {granted} queues; there is no queue {queue}")]
-    NoSuchQueue {
-        device: String,
-        queue: u16,
-        granted: u16,
-    },
+    NoSuchQueue { device: String, queue: u16, granted: u16 },
 
     #[error("queue {queue} of {device} is held by another worker")]
     QueueTaken { device: String, queue: u16 },
@@ -61,22 +54,14 @@ impl DpdkError {
             errno,
             text: errno_text(errno),
             log,
-            hint: if hint.is_empty() {
-                String::new()
-            } else {
-                format!(". {hint}")
-            },
+            hint: if hint.is_empty() { String::new() } else { format!(". {hint}") },
         }
     }
 }
 
 /// `Ok(rc)`, or the error that a negative return value stands for.
 pub(super) fn check(what: &str, rc: i32, hint: &str) -> Result<i32, DpdkError> {
-    if rc < 0 {
-        Err(DpdkError::call(what, rc, Vec::new(), hint))
-    } else {
-        Ok(rc)
-    }
+    if rc < 0 { Err(DpdkError::call(what, rc, Vec::new(), hint)) } else { Ok(rc) }
 }
 
 fn errno_text(errno: i32) -> String {
@@ -87,9 +72,5 @@ fn errno_text(errno: i32) -> String {
 }
 
 fn because(log: &[String]) -> String {
-    if log.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", log.join("; "))
-    }
+    if log.is_empty() { String::new() } else { format!(": {}", log.join("; ")) }
 }

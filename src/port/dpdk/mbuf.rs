@@ -73,9 +73,7 @@ impl Drop for Mbuf {
 
 impl fmt::Debug for Mbuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mbuf")
-            .field("total_len", &self.total_len())
-            .finish_non_exhaustive()
+        f.debug_struct("Mbuf").field("total_len", &self.total_len()).finish_non_exhaustive()
     }
 }
 
@@ -121,7 +119,8 @@ impl Frame for Mbuf {
     }
 
     /// The checksum field of the TCP or UDP header must hold the pseudo-header's sum, not
-    /// complemented; that of the IPv4 header zero (DPDK Programmer's Guide, mbuf library, "Meta
+    /// complemented; that of the IPv4 header zero. DPDK counts at most 127 bytes before the IP
+    /// header and 511 of it (DPDK Programmer's Guide, mbuf library, "Meta
     /// information").
     #[inline]
     fn set_tx_offload(&mut self, offload: TxOffload) {
@@ -170,11 +169,7 @@ fn tx_request(frame: &[u8], offload: TxOffload) -> (u64, u64) {
     } else {
         last_next_header(header, usize::from(offload.l3_len))
     };
-    let mut flags = if v4 {
-        sys::DPDK_SYS_TX_IPV4
-    } else {
-        sys::DPDK_SYS_TX_IPV6
-    };
+    let mut flags = if v4 { sys::DPDK_SYS_TX_IPV4 } else { sys::DPDK_SYS_TX_IPV6 };
     if v4 && offload.ipv4 {
         flags |= sys::DPDK_SYS_TX_IP_CKSUM;
     }
@@ -189,8 +184,9 @@ fn tx_request(frame: &[u8], offload: TxOffload) -> (u64, u64) {
         }
         _ => 0,
     };
-    let lengths = u64::from(offload.l2_len) << sys::DPDK_SYS_TX_L2_LEN_SHIFT
-        | u64::from(offload.l3_len) << sys::DPDK_SYS_TX_L3_LEN_SHIFT
+    // Fields of 7, 9 and 8 bits.
+    let lengths = (u64::from(offload.l2_len) & 0x7f) << sys::DPDK_SYS_TX_L2_LEN_SHIFT
+        | (u64::from(offload.l3_len) & 0x1ff) << sys::DPDK_SYS_TX_L3_LEN_SHIFT
         | l4_len << sys::DPDK_SYS_TX_L4_LEN_SHIFT;
     (flags, lengths)
 }
@@ -219,12 +215,7 @@ mod tests {
     use super::*;
 
     fn offload(l3_len: u16) -> TxOffload {
-        TxOffload {
-            l2_len: 14,
-            l3_len,
-            ipv4: true,
-            l4: true,
-        }
+        TxOffload { l2_len: 14, l3_len, ipv4: true, l4: true }
     }
 
     #[test]
@@ -264,10 +255,7 @@ mod tests {
 
     #[test]
     fn checksum_bits_have_four_meanings() {
-        let (good, bad) = (
-            sys::DPDK_SYS_RX_L4_CKSUM_GOOD,
-            sys::DPDK_SYS_RX_L4_CKSUM_BAD,
-        );
+        let (good, bad) = (sys::DPDK_SYS_RX_L4_CKSUM_GOOD, sys::DPDK_SYS_RX_L4_CKSUM_BAD);
         assert_eq!(checksum(0, good, bad), Checksum::Unknown);
         assert_eq!(checksum(good, good, bad), Checksum::Good);
         assert_eq!(checksum(bad, good, bad), Checksum::Bad);

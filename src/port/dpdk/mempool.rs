@@ -22,11 +22,7 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self {
-            mbufs: 16_383,
-            frame_size: 2048,
-            socket: None,
-        }
+        Self { mbufs: 16_383, frame_size: 2048, socket: None }
     }
 }
 
@@ -78,11 +74,7 @@ impl Mempool {
         match pool {
             Ok(pool) => {
                 eal.keep_pool(pool, config.mbufs);
-                Ok(Self {
-                    pool,
-                    config,
-                    _eal: eal.clone(),
-                })
+                Ok(Self { pool, config, _eal: eal.clone() })
             }
             Err(errno) => Err(DpdkError::call(
                 format!("cannot create a pool of {} packet buffers", config.mbufs),
@@ -105,18 +97,14 @@ impl Mempool {
         // SAFETY: the pool is alive (the environment is).
         let mbuf = unsafe { sys::dpdk_sys_pktmbuf_alloc(self.pool.as_ptr()) };
         // SAFETY: a fresh mbuf, owned by nobody else.
-        NonNull::new(mbuf)
-            .map(|m| unsafe { Mbuf::from_raw(m) })
-            .ok_or(AllocError::Empty)
+        NonNull::new(mbuf).map(|m| unsafe { Mbuf::from_raw(m) }).ok_or(AllocError::Empty)
     }
 
     /// A frame with these bytes.
     pub fn alloc_from(&self, bytes: &[u8]) -> Result<Mbuf, AllocError> {
         let len = u16::try_from(bytes.len()).map_err(|_| AllocError::TooLong)?;
         let mut mbuf = self.alloc()?;
-        mbuf.append(len)
-            .ok_or(AllocError::TooLong)?
-            .copy_from_slice(bytes);
+        mbuf.append(len).ok_or(AllocError::TooLong)?.copy_from_slice(bytes);
         Ok(mbuf)
     }
 

@@ -120,10 +120,7 @@ impl DpdkPort {
         }
         let info = info?;
         device.taken = (0..info.queues).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self {
-            device: Arc::new(device),
-            info: Arc::new(info),
-        })
+        Ok(Self { device: Arc::new(device), info: Arc::new(info) })
     }
 
     pub fn info(&self) -> &PortInfo {
@@ -134,11 +131,7 @@ impl DpdkPort {
     pub fn queue(&self, queue: u16) -> Result<DpdkQueue, DpdkError> {
         let device = self.device.name.clone();
         match self.device.taken.get(usize::from(queue)) {
-            None => Err(DpdkError::NoSuchQueue {
-                device,
-                queue,
-                granted: self.info.queues,
-            }),
+            None => Err(DpdkError::NoSuchQueue { device, queue, granted: self.info.queues }),
             Some(taken) if taken.swap(true, Ordering::Acquire) => {
                 Err(DpdkError::QueueTaken { device, queue })
             }
@@ -160,11 +153,7 @@ impl DpdkPort {
             )
         };
         check("cannot read the link state", rc, "")?;
-        Ok(Link {
-            up: up != 0,
-            speed_mbps,
-            full_duplex: full_duplex != 0,
-        })
+        Ok(Link { up: up != 0, speed_mbps, full_duplex: full_duplex != 0 })
     }
 
     /// Counters now. Workers may poll meanwhile.
@@ -194,11 +183,8 @@ impl DpdkPort {
         // SAFETY: the port is open; with no array both calls return how many there are, and with
         // one they write at most its length.
         unsafe {
-            let count = check(
-                WHAT,
-                sys::rte_eth_xstats_get(id, std::ptr::null_mut(), 0),
-                "",
-            )? as u32;
+            let count =
+                check(WHAT, sys::rte_eth_xstats_get(id, std::ptr::null_mut(), 0), "")? as u32;
             let mut values = vec![sys::rte_eth_xstat::default(); count as usize];
             let mut names = vec![sys::rte_eth_xstat_name::default(); count as usize];
             let named = sys::rte_eth_xstats_get_names(id, names.as_mut_ptr(), count);
@@ -217,10 +203,6 @@ impl DpdkPort {
 
 /// A fixed-size field that holds a string.
 fn text(field: &[std::ffi::c_char]) -> String {
-    let bytes: Vec<u8> = field
-        .iter()
-        .map(|c| *c as u8)
-        .take_while(|c| *c != 0)
-        .collect();
+    let bytes: Vec<u8> = field.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }

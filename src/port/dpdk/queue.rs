@@ -17,11 +17,7 @@ pub struct DpdkQueue {
 impl DpdkQueue {
     /// The device must be started, and the queue claimed from it for this value alone.
     pub(super) fn new(device: Arc<Device>, queue: u16) -> Self {
-        Self {
-            port: device.id(),
-            queue,
-            device,
-        }
+        Self { port: device.id(), queue, device }
     }
 
     /// Index of the queue on its port.

@@ -78,11 +78,7 @@ pub(super) unsafe fn spread(port: u16, info: &sys::rte_eth_dev_info, queues: u16
         if sys::rte_eth_dev_rss_hash_conf_get(port, &raw mut conf) < 0 {
             key.clear();
         }
-        Rss {
-            key,
-            hash_types: conf.rss_hf,
-            reta,
-        }
+        Rss { key, hash_types: conf.rss_hf, reta }
     }
 }
 
@@ -92,10 +88,7 @@ unsafe fn set_reta(port: u16, size: usize, queues: u16) -> Vec<u16> {
     let group = sys::DPDK_SYS_RETA_GROUP as usize;
     let mut table: Vec<sys::rte_eth_rss_reta_entry64> = (0..size.div_ceil(group))
         .map(|g| {
-            let mut entry = sys::rte_eth_rss_reta_entry64 {
-                mask: u64::MAX,
-                ..Default::default()
-            };
+            let mut entry = sys::rte_eth_rss_reta_entry64 { mask: u64::MAX, ..Default::default() };
             for (i, queue) in entry.reta.iter_mut().enumerate() {
                 *queue = ((g * group + i) % usize::from(queues)) as u16;
             }
@@ -115,9 +108,5 @@ unsafe fn set_reta(port: u16, size: usize, queues: u16) -> Vec<u16> {
             return Vec::new();
         }
     }
-    table
-        .iter()
-        .flat_map(|entry| entry.reta)
-        .take(size)
-        .collect()
+    table.iter().flat_map(|entry| entry.reta).take(size).collect()
 }

@@ -27,11 +27,7 @@ pub(super) fn setup(
     // SAFETY: here and below: the port is attached and ours, and not started; nobody else knows
     // it. Structures are DPDK's own and outlive the calls.
     let rc = unsafe { sys::rte_eth_dev_info_get(id, &raw mut info) };
-    check(
-        &format!("{name}: cannot ask what the device offers"),
-        rc,
-        "",
-    )?;
+    check(&format!("{name}: cannot ask what the device offers"), rc, "")?;
 
     let queues = granted_queues(&name, config, &info)?;
     // SAFETY: as above.
@@ -40,26 +36,16 @@ pub(super) fn setup(
         .iter()
         .find(|pool| socket.is_some() && pool.config().socket == socket)
         .or(pools.first())
-        .ok_or_else(|| DpdkError::NoPool {
-            device: name.clone(),
-        })?
+        .ok_or_else(|| DpdkError::NoPool { device: name.clone() })?
         .clone();
     device.pools = pools.to_vec();
 
-    let mut request = if with_rss && queues > 1 {
-        rss::Request::for_device(&info)
-    } else {
-        None
-    };
+    let mut request = if with_rss && queues > 1 { rss::Request::for_device(&info) } else { None };
     let offloads = Offloads::choose(config, &info, &pool, request.is_some());
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.offloads = offloads.rx;
     conf.txmode.offloads = offloads.tx;
-    conf.rxmode.mtu = u32::from(
-        config
-            .mtu
-            .clamp(info.min_mtu, info.max_mtu.max(info.min_mtu)),
-    );
+    conf.rxmode.mtu = u32::from(config.mtu.clamp(info.min_mtu, info.max_mtu.max(info.min_mtu)));
     if let Some(request) = &mut request {
         conf.rxmode.mq_mode = sys::DPDK_SYS_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf = request.conf();
@@ -69,12 +55,7 @@ pub(super) fn setup(
         unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) }
     });
     if rc < 0 {
-        return Err(DpdkError::call(
-            format!("{name}: cannot configure"),
-            rc,
-            log,
-            "",
-        ));
+        return Err(DpdkError::call(format!("{name}: cannot configure"), rc, log, ""));
     }
     let (rx_desc, tx_desc) = setup_queues(&name, id, config, queues, &info, &conf, &pool)?;
     tolerate(&name, "set the MTU", || {
@@ -91,12 +72,7 @@ pub(super) fn setup(
     // SAFETY: as above.
     let (rc, log) = with_log(|| unsafe { sys::rte_eth_dev_start(id) });
     if rc < 0 {
-        return Err(DpdkError::call(
-            format!("{name}: cannot start"),
-            rc,
-            log,
-            "",
-        ));
+        return Err(DpdkError::call(format!("{name}: cannot start"), rc, log, ""));
     }
     device.started = true;
     receive_filters(&name, id, config.promiscuous);
@@ -122,10 +98,7 @@ fn granted_queues(
     config: &PortConfig,
     info: &sys::rte_eth_dev_info,
 ) -> Result<u16, DpdkError> {
-    let none = |direction| DpdkError::NoQueues {
-        device: name.to_owned(),
-        direction,
-    };
+    let none = |direction| DpdkError::NoQueues { device: name.to_owned(), direction };
     match (info.max_rx_queues, info.max_tx_queues) {
         (0, _) => Err(none("receive")),
         (_, 0) => Err(none("transmit")),
@@ -162,10 +135,7 @@ impl Offloads {
         if u32::from(config.mtu) + FRAME_OVERHEAD > u32::from(pool.config().frame_size) {
             rx |= sys::DPDK_SYS_OFFLOAD_RX_SCATTER;
         }
-        Self {
-            rx: rx & info.rx_offload_capa,
-            tx: tx & info.tx_offload_capa,
-        }
+        Self { rx: rx & info.rx_offload_capa, tx: tx & info.tx_offload_capa }
     }
 
     fn caps(self, rss: bool) -> Caps {
@@ -212,10 +182,7 @@ fn setup_queues(
                     &raw const rx_conf,
                     pool.as_ptr(),
                 );
-                (
-                    rx,
-                    sys::rte_eth_tx_queue_setup(id, queue, tx_desc, socket, &raw const tx_conf),
-                )
+                (rx, sys::rte_eth_tx_queue_setup(id, queue, tx_desc, socket, &raw const tx_conf))
             };
             if rx < 0 || tx < 0 {
                 return Err((queue, rx.min(tx)));
@@ -232,14 +199,11 @@ fn setup_queues(
 /// All multicast, or failing that everything; and everything if asked for.
 fn receive_filters(name: &str, id: u16, promiscuous: bool) {
     // SAFETY: the port is started and ours.
-    let multicast = tolerate(name, "receive all multicast", || unsafe {
-        sys::rte_eth_allmulticast_enable(id)
-    });
+    let multicast =
+        tolerate(name, "receive all multicast", || unsafe { sys::rte_eth_allmulticast_enable(id) });
     if promiscuous || !multicast {
         // SAFETY: as above.
-        tolerate(name, "receive everything", || unsafe {
-            sys::rte_eth_promiscuous_enable(id)
-        });
+        tolerate(name, "receive everything", || unsafe { sys::rte_eth_promiscuous_enable(id) });
     }
 }
 
@@ -275,7 +239,5 @@ fn c_text(text: *const std::ffi::c_char) -> String {
         return String::new();
     }
     // SAFETY: not null, and DPDK's strings are NUL-terminated and static.
-    unsafe { CStr::from_ptr(text) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

@@ -3,7 +3,6 @@
 use crate::frr::give;
 use crate::netns::{Netns, run};
 use crate::process::Process;
-use crate::wait::wait_for;
 use anyhow::{Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,17 +22,13 @@ impl Bird {
         let dir = ns.lab().dir(&format!("{}/bird", ns.name()))?;
         give(&dir, "bird")?;
         fs::write(dir.join("bird.conf"), logged(config))?;
-        let mut command = ns.command("bird");
+        let mut command = ns.urgent_command("bird");
         command.arg("-f").arg("-c").arg(dir.join("bird.conf"));
         command.arg("-s").arg(dir.join("bird.ctl"));
         command.args(["-u", "bird", "-g", "bird"]);
-        let process = Process::spawn("bird", &dir, &mut command)?;
-        let mut bird = Self { process, dir };
-        wait_for("bird", Duration::from_secs(10), || {
-            bird.process.check()?;
-            bird.birdc("show status").map(drop)
-        })?;
-        Ok(bird)
+        let mut process = Process::spawn("bird", &dir, &mut command)?;
+        process.wait_ready(Duration::from_secs(10), || birdc(&dir, "show status").map(drop))?;
+        Ok(Self { process, dir })
     }
 
     /// Replace the configuration of the running daemon.
@@ -48,9 +43,7 @@ impl Bird {
 
     /// A command's text: `show protocols all`.
     pub fn birdc(&self, command: &str) -> Result<String> {
-        let mut birdc = Command::new("birdc");
-        birdc.arg("-s").arg(self.dir.join("bird.ctl"));
-        run(birdc.args(command.split_whitespace()))
+        birdc(&self.dir, command)
     }
 
     /// The info column of a protocol, `Established`. Empty when there is no such protocol.
@@ -59,10 +52,8 @@ impl Bird {
         // Name Proto Table State Since(date or time) Info…
         let line = out.lines().find(|l| l.starts_with(protocol));
         let words = line.into_iter().flat_map(str::split_whitespace);
-        let info: Vec<&str> = words
-            .skip(4)
-            .filter(|w| !w.contains(':') && !w.contains('-'))
-            .collect();
+        let info: Vec<&str> =
+            words.skip(4).filter(|w| !w.contains(':') && !w.contains('-')).collect();
         Ok(info.join(" "))
     }
 
@@ -73,6 +64,12 @@ impl Bird {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+fn birdc(dir: &Path, command: &str) -> Result<String> {
+    let mut birdc = Command::new("birdc");
+    birdc.arg("-s").arg(dir.join("bird.ctl"));
+    run(birdc.args(command.split_whitespace()))
 }
 
 /// With its log where the lab's other logs are.

@@ -35,10 +35,11 @@ use crate::node::{Binaries, Dunlind};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The IPv4 VIP.
 pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -100,9 +101,8 @@ impl Fabric {
         let lab = Lab::new()?;
         let tor = router(&lab)?;
         let client = client(&lab, &tor)?;
-        let backends = (1..=options.backends)
-            .map(|n| backend(&lab, &tor, n))
-            .collect::<Result<Vec<_>>>()?;
+        let backends =
+            (1..=options.backends).map(|n| backend(&lab, &tor, n)).collect::<Result<Vec<_>>>()?;
         let nodes = (1..=options.nodes)
             .map(|n| {
                 let ns = node_host(&lab, &tor, n)?;
@@ -111,16 +111,7 @@ impl Fabric {
             .collect::<Result<Vec<_>>>()?;
         let fib = Fib::watch(&tor)?;
         let frr = Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?;
-        Ok(Self {
-            nodes,
-            frr,
-            backends,
-            fib,
-            client,
-            tor,
-            options,
-            lab,
-        })
+        Ok(Self { nodes, frr, backends, fib, client, tor, options, lab })
     }
 
     /// What clients ask: both VIPs.
@@ -144,11 +135,22 @@ impl Fabric {
         if prefix.address.is_ipv4() { v4 } else { v6 }
     }
 
-    /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
-    pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<std::time::Instant> {
+    /// Wait until the router sends neither VIP to node `n`. When it stopped.
+    pub fn wait_out(&self, n: u8, timeout: Duration) -> Result<Instant> {
         let mut last = None;
         for prefix in Self::vip_prefixes() {
-            let wanted: std::collections::BTreeSet<IpAddr> =
+            let hop = Self::next_hop(n, prefix);
+            let at = self.fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
+            last = last.max(Some(at));
+        }
+        last.context("no VIPs")
+    }
+
+    /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
+    pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<Instant> {
+        let mut last = None;
+        for prefix in Self::vip_prefixes() {
+            let wanted: BTreeSet<IpAddr> =
                 nodes.iter().map(|n| Self::next_hop(*n, prefix)).collect();
             let at = self.fib.wait(prefix, timeout, |hops| {
                 hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
@@ -189,10 +191,8 @@ pub fn is_local_address(n: u8, address: IpAddr) -> bool {
 /// Up to `most` CPU cores that this process may use.
 fn cores(most: usize) -> Vec<usize> {
     let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
-    let mut cores: Vec<usize> = (0..CpuSet::count())
-        .filter(|core| set.is_set(*core).unwrap_or(false))
-        .take(most)
-        .collect();
+    let mut cores: Vec<usize> =
+        (0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).take(most).collect();
     if cores.is_empty() {
         cores.push(0);
     }
@@ -372,7 +372,7 @@ multiplier = 3
 
 [bgp]
 asn = {asn}
-drain-wait = "1s"
+drain-wait = "300ms"
 
 [[bgp.neighbor]]
 address = "10.1.{n}.1"

@@ -52,10 +52,7 @@ impl FromStr for Prefix {
         let Some((address, length)) = text.split_once('/') else {
             return Ok(Self::host(text.parse()?));
         };
-        let prefix = Self {
-            address: address.parse()?,
-            length: length.parse()?,
-        };
+        let prefix = Self { address: address.parse()?, length: length.parse()? };
         anyhow::ensure!(
             prefix.length <= Self::host(prefix.address).length,
             "{text}: prefix too long"
@@ -117,10 +114,7 @@ impl Fib {
                 }
             }
         })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// The next hops of a prefix now.
@@ -138,9 +132,7 @@ impl Fib {
     pub fn changes(&self, prefix: Prefix, since: Instant) -> Vec<Change> {
         let state = self.shared.lock();
         let mine = state.changes.iter();
-        mine.filter(|c| c.prefix == prefix && c.at >= since)
-            .cloned()
-            .collect()
+        mine.filter(|c| c.prefix == prefix && c.at >= since).cloned().collect()
     }
 
     /// Wait until the prefix's next hops satisfy `wanted`; when they came to do so (in the past,
@@ -220,19 +212,11 @@ impl Shared {
         let old = std::mem::replace(&mut state.table, table.clone());
         for (prefix, next_hops) in &table {
             if old.get(prefix) != Some(next_hops) {
-                state.changes.push(Change {
-                    at,
-                    prefix: *prefix,
-                    next_hops: next_hops.clone(),
-                });
+                state.changes.push(Change { at, prefix: *prefix, next_hops: next_hops.clone() });
             }
         }
         for prefix in old.keys().filter(|p| !table.contains_key(p)) {
-            state.changes.push(Change {
-                at,
-                prefix: *prefix,
-                next_hops: NextHops::new(),
-            });
+            state.changes.push(Change { at, prefix: *prefix, next_hops: NextHops::new() });
         }
         self.changed.notify_all();
     }
@@ -298,10 +282,7 @@ impl Sockets {
             bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
             Ok(fd)
         };
-        Ok(Self {
-            changes: make(GROUPS)?,
-            query: make(0)?,
-        })
+        Ok(Self { changes: make(GROUPS)?, query: make(0)? })
     }
 
     /// Wait a little for notifications, and take all that are there. The time of the first.
@@ -315,11 +296,7 @@ impl Sockets {
         let at = Instant::now();
         let mut buffer = [0; 16 * 1024];
         loop {
-            match recv(
-                self.changes.as_raw_fd(),
-                &mut buffer,
-                MsgFlags::MSG_DONTWAIT,
-            ) {
+            match recv(self.changes.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
                 // Overrun: some notifications were lost. The dump that follows has it all.
                 Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(Some(at)),
@@ -414,10 +391,7 @@ fn route(body: &[u8]) -> Option<(Prefix, NextHops)> {
     } else {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED)
     };
-    let mut prefix = Prefix {
-        address: unspecified,
-        length,
-    };
+    let mut prefix = Prefix { address: unspecified, length };
     let mut hops = NextHops::new();
     for (kind, value) in attributes(rest) {
         match kind {

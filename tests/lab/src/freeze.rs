@@ -57,12 +57,7 @@ pub fn freeze(process: Pid, name: &str) -> Result<Frozen> {
         .recv()
         .context("the tracer ended")?
         .with_context(|| format!("cannot freeze thread {name} ({thread})"))?;
-    Ok(Frozen {
-        thread,
-        since: Instant::now(),
-        release: Some(release),
-        tracer: Some(tracer),
-    })
+    Ok(Frozen { thread, since: Instant::now(), release: Some(release), tracer: Some(tracer) })
 }
 
 impl Frozen {
@@ -131,17 +126,10 @@ mod tests {
 
     #[test]
     fn a_frozen_thread_stands_and_goes_on() {
-        let mut child = Command::new("sleep")
-            .arg("60")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let patience = Duration::from_secs(5);
-        wait_until("exec", patience, || {
-            threads(pid, "sleep").is_ok_and(|t| t == [pid])
-        })
-        .unwrap();
+        wait_until("exec", patience, || threads(pid, "sleep").is_ok_and(|t| t == [pid])).unwrap();
         assert!(freeze(pid, "worker-0").is_err());
         let frozen = freeze(pid, "sleep").unwrap();
         assert_eq!(state(pid), 't');

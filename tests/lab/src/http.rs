@@ -128,10 +128,7 @@ impl Shared {
             }
             let target = self.load.targets[ticket as usize % self.load.targets.len()];
             let request = get(target, "/", self.load.timeout);
-            self.results
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(request);
+            self.results.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         }
     }
 }
@@ -147,9 +144,7 @@ impl RunningLoad {
     /// The requests finished so far.
     pub fn so_far(&self) -> Report {
         let results = self.shared.results.lock();
-        Report {
-            requests: results.unwrap_or_else(PoisonError::into_inner).clone(),
-        }
+        Report { requests: results.unwrap_or_else(PoisonError::into_inner).clone() }
     }
 
     /// Start no more requests, wait for those under way, and report.
@@ -204,11 +199,7 @@ impl Report {
     /// Lost requests by reason.
     pub fn failures(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
-        for failure in self
-            .requests
-            .iter()
-            .filter_map(|r| r.outcome.as_ref().err())
-        {
+        for failure in self.requests.iter().filter_map(|r| r.outcome.as_ref().err()) {
             *counts.entry(failure.to_string()).or_default() += 1;
         }
         counts
@@ -217,28 +208,19 @@ impl Report {
     /// Those started in `from..to`.
     pub fn between(&self, from: Instant, to: Instant) -> Self {
         let chosen = self.requests.iter();
-        Self {
-            requests: chosen
-                .filter(|r| (from..to).contains(&r.started))
-                .cloned()
-                .collect(),
-        }
+        Self { requests: chosen.filter(|r| (from..to).contains(&r.started)).cloned().collect() }
     }
 
     /// Those started at `from` or later.
     pub fn after(&self, from: Instant) -> Self {
         let chosen = self.requests.iter();
-        Self {
-            requests: chosen.filter(|r| r.started >= from).cloned().collect(),
-        }
+        Self { requests: chosen.filter(|r| r.started >= from).cloned().collect() }
     }
 
     /// Those to one family of targets.
     pub fn to(&self, target: SocketAddr) -> Self {
         let chosen = self.requests.iter();
-        Self {
-            requests: chosen.filter(|r| r.target == target).cloned().collect(),
-        }
+        Self { requests: chosen.filter(|r| r.target == target).cloned().collect() }
     }
 
     /// A quantile (0.0 to 1.0) of the latency of answered requests.
@@ -256,12 +238,7 @@ impl Report {
 pub fn get(target: SocketAddr, path: &str, timeout: Duration) -> Request {
     let started = Instant::now();
     let outcome = exchange(target, path, started + timeout);
-    Request {
-        target,
-        started,
-        latency: started.elapsed(),
-        outcome,
-    }
+    Request { target, started, latency: started.elapsed(), outcome }
 }
 
 fn exchange(target: SocketAddr, path: &str, deadline: Instant) -> Result<String, Failure> {
@@ -324,12 +301,8 @@ impl Head {
         let mut lines = text.split("\r\n");
         let status = lines.next().and_then(|l| l.strip_prefix("HTTP/1.1 "));
         let status = status.and_then(|l| l.get(..3)).and_then(|l| l.parse().ok());
-        let mut head = Self {
-            status: status.ok_or_else(bad)?,
-            backend: String::new(),
-            len: end + 4,
-            body: 0,
-        };
+        let mut head =
+            Self { status: status.ok_or_else(bad)?, backend: String::new(), len: end + 4, body: 0 };
         for (name, value) in lines.filter_map(|l| l.split_once(':')) {
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => head.body = value.trim().parse().map_err(|_| bad())?,
@@ -426,10 +399,7 @@ fn download(
         body.clear();
         body.extend_from_slice(&chunk[..n]);
     }
-    Ok(Downloaded {
-        backend: head.backend,
-        bytes: at,
-    })
+    Ok(Downloaded { backend: head.backend, bytes: at })
 }
 
 #[cfg(test)]

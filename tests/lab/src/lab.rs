@@ -45,10 +45,7 @@ impl Lab {
     /// A new, empty lab. Fails with an explanation when not root or without `ip`.
     pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        ensure!(
-            geteuid().is_root(),
-            "the lab needs root: it makes network namespaces"
-        );
+        ensure!(geteuid().is_root(), "the lab needs root: it makes network namespaces");
         let pid = std::process::id();
         let prefix = match COUNT.fetch_add(1, Ordering::Relaxed) {
             0 => format!("dl{pid}"),
@@ -111,10 +108,7 @@ impl Lab {
     }
 
     fn lock_janitor(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
-        self.inner
-            .janitor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.janitor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,10 +121,7 @@ impl Drop for Inner {
             let _ = fs::write(self.dir.join("keep-logs"), "");
             eprintln!("lab: logs are in {}", self.dir.display());
         }
-        let janitor = self
-            .janitor
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let janitor = self.janitor.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut child) = janitor.take() {
             drop(child.stdin.take());
             let _ = child.wait();
@@ -185,11 +176,7 @@ pub fn list() -> Result<Vec<Found>> {
                 _ => State::Dead,
             }
         };
-        found.push(Found {
-            prefix: prefix.to_owned(),
-            dir: dir.clone(),
-            state,
-        });
+        found.push(Found { prefix: prefix.to_owned(), dir: dir.clone(), state });
     }
     found.sort_by(|a, b| a.prefix.cmp(&b.prefix));
     Ok(found)
@@ -197,11 +184,7 @@ pub fn list() -> Result<Vec<Found>> {
 
 /// Remove a lab that no running process owns: its processes, namespaces and files.
 pub fn remove(lab: &Found) -> Result<()> {
-    ensure!(
-        lab.state != State::Running,
-        "{} is in use by a running process",
-        lab.prefix
-    );
+    ensure!(lab.state != State::Running, "{} is in use by a running process", lab.prefix);
     sweep(&lab.prefix)?;
     fs::remove_dir_all(&lab.dir).or_else(ignore_missing)?;
     Ok(())
@@ -243,11 +226,7 @@ fn is_prefix(name: &str) -> bool {
 }
 
 fn ignore_missing(e: std::io::Error) -> std::io::Result<()> {
-    if e.kind() == std::io::ErrorKind::NotFound {
-        Ok(())
-    } else {
-        Err(e)
-    }
+    if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }
 }
 
 /// A process, told apart from a later one with the same id by its start time.
@@ -267,10 +246,7 @@ impl Owner {
 
     fn parse(text: &str) -> Option<Self> {
         let (pid, started) = text.trim().split_once(' ')?;
-        Some(Self {
-            pid: pid.parse().ok()?,
-            started: started.parse().ok()?,
-        })
+        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
     }
 
     fn alive(self) -> bool {
@@ -300,9 +276,7 @@ mod tests {
         for good in ["dl1", "dl4711", "dl4711x2"] {
             assert!(is_prefix(good), "{good}");
         }
-        for bad in [
-            "", "dl", "dlx1", "dl1x", "dl1-tor", "kni-p", "../dl1", "dl1 *",
-        ] {
+        for bad in ["", "dl", "dlx1", "dl1x", "dl1-tor", "kni-p", "../dl1", "dl1 *"] {
             assert!(!is_prefix(bad), "{bad}");
         }
     }
@@ -312,10 +286,7 @@ mod tests {
         let me = Owner::current().unwrap();
         assert_eq!(Owner::parse(&me.to_string()), Some(me));
         assert!(me.alive());
-        let earlier = Owner {
-            started: me.started.wrapping_sub(1),
-            ..me
-        };
+        let earlier = Owner { started: me.started.wrapping_sub(1), ..me };
         assert!(!earlier.alive());
     }
 }

@@ -7,7 +7,6 @@
 use crate::http::pattern;
 use crate::netns::Netns;
 use crate::process::Process;
-use crate::wait::wait_for;
 use anyhow::{Context, Result};
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -44,11 +43,7 @@ impl Nginx {
         let file: Vec<u8> = (0..DOWNLOAD).map(pattern).collect();
         fs::write(dir.join("www/big"), file)?;
         fs::write(dir.join("nginx.conf"), config(ns.name(), &dir))?;
-        let mut nginx = Self {
-            ns: ns.clone(),
-            dir,
-            process: None,
-        };
+        let mut nginx = Self { ns: ns.clone(), dir, process: None };
         nginx.up()?;
         Ok(nginx)
     }
@@ -68,11 +63,9 @@ impl Nginx {
         command.arg("-c").arg(self.dir.join("nginx.conf"));
         command.arg("-e").arg(self.dir.join("error.log"));
         let mut process = Process::spawn("nginx", &self.dir, &mut command)?;
-        wait_for("nginx", Duration::from_secs(10), || {
-            process.check()?;
-            self.ns
-                .enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 80)))?
-                .map_err(anyhow::Error::from)
+        process.wait_ready(Duration::from_secs(10), || {
+            self.ns.enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 80)))??;
+            Ok(())
         })?;
         self.process = Some(process);
         Ok(())

@@ -3,7 +3,6 @@
 use crate::freeze::{Frozen, freeze};
 use crate::netns::{Netns, run};
 use crate::process::Process;
-use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;
@@ -24,10 +23,7 @@ pub struct Binaries {
 impl Binaries {
     /// `dunlind` and `dunlin` in one directory.
     pub fn in_dir(dir: &Path) -> Result<Self> {
-        let binaries = Self {
-            dunlind: dir.join("dunlind"),
-            dunlin: dir.join("dunlin"),
-        };
+        let binaries = Self { dunlind: dir.join("dunlind"), dunlin: dir.join("dunlin") };
         for path in [&binaries.dunlind, &binaries.dunlin] {
             if !path.is_file() {
                 bail!("{} is not built", path.display());
@@ -70,12 +66,7 @@ impl Dunlind {
         config: impl FnOnce(&Path) -> String,
     ) -> Result<Self> {
         let dir = ns.lab().dir(&format!("{}/dunlin", ns.name()))?;
-        let node = Self {
-            ns: ns.clone(),
-            binaries: binaries.clone(),
-            dir,
-            process: None,
-        };
+        let node = Self { ns: ns.clone(), binaries: binaries.clone(), dir, process: None };
         fs::write(node.config_path(), config(&node.socket()))?;
         Ok(node)
     }
@@ -104,7 +95,7 @@ impl Dunlind {
         {
             bail!("{} is already running", self.ns.name());
         }
-        let mut command = self.ns.command(&self.binaries.dunlind);
+        let mut command = self.ns.urgent_command(&self.binaries.dunlind);
         command.arg("--config").arg(self.config_path());
         let process = Process::spawn("dunlind", &self.dir, &mut command)?;
         self.process = Some(process);
@@ -113,29 +104,19 @@ impl Dunlind {
 
     /// Wait until its API answers.
     pub fn wait_ready(&mut self, timeout: Duration) -> Result<()> {
-        let what = format!("the API of {}", self.ns.name());
-        let mut dead = None;
-        let answer = wait_for(&what, timeout, || {
-            if let Err(e) = self.process()?.check() {
-                // Waiting longer will not help.
-                dead = Some(e);
-                return Ok(());
-            }
-            // Not `dunlin status`: its exit code also says whether the node is healthy.
-            self.get("/v1/status").map(drop)
-        });
-        match dead {
-            Some(e) => Err(e),
-            None => answer.with_context(|| self.words()),
-        }
+        let name = self.ns.name();
+        let process = self.process.as_mut();
+        let process = process.with_context(|| format!("{name} was not started"))?;
+        let socket = self.dir.join("api.sock");
+        // Not `dunlin status`: its exit code also says whether the node is healthy.
+        let ready = process.wait_ready(timeout, || get(&socket, "/v1/status").map(drop));
+        ready.with_context(|| format!("the API of {name}"))
     }
 
     /// The process, if it was started.
     pub fn process(&mut self) -> Result<&mut Process> {
         let name = self.ns.name();
-        self.process
-            .as_mut()
-            .with_context(|| format!("{name} was not started"))
+        self.process.as_mut().with_context(|| format!("{name} was not started"))
     }
 
     /// `dunlin --json ARGS`.
@@ -149,20 +130,7 @@ impl Dunlind {
 
     /// `GET PATH` straight from the API, for what is polled often: no process is started.
     pub fn get(&self, path: &str) -> Result<Value> {
-        let mut stream = UnixStream::connect(self.socket())?;
-        let timeout = Some(Duration::from_secs(5));
-        stream.set_read_timeout(timeout)?;
-        stream.set_write_timeout(timeout)?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let answer = String::from_utf8(answer)?;
-        let (head, body) = answer
-            .split_once("\r\n\r\n")
-            .with_context(|| format!("{path}: no answer"))?;
-        anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}\n{body}");
-        serde_json::from_str(body).with_context(|| format!("{path}: {body}"))
+        get(&self.socket(), path)
     }
 
     /// The backends as the node sees them now.
@@ -177,11 +145,7 @@ impl Dunlind {
 
     /// How a person asks it.
     pub fn cli_line(&self) -> String {
-        format!(
-            "{} --socket {}",
-            self.binaries.dunlin.display(),
-            self.socket().display()
-        )
+        format!("{} --socket {}", self.binaries.dunlin.display(), self.socket().display())
     }
 
     /// Replace the configuration file; `dunlin reload` or SIGHUP applies it.
@@ -209,11 +173,20 @@ impl Dunlind {
         cli.arg("--socket").arg(self.socket());
         cli
     }
+}
 
-    fn words(&self) -> String {
-        match &self.process {
-            Some(process) => format!("{} said:\n{}", self.ns.name(), process.log_tail(15)),
-            None => format!("{} was not started", self.ns.name()),
-        }
-    }
+fn get(socket: &Path, path: &str) -> Result<Value> {
+    let mut stream = UnixStream::connect(socket)?;
+    let timeout = Some(Duration::from_secs(5));
+    stream.set_read_timeout(timeout)?;
+    stream.set_write_timeout(timeout)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8(answer)?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").with_context(|| format!("{path}: no answer"))?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}\n{body}");
+    serde_json::from_str(body).with_context(|| format!("{path}: {body}"))
 }

@@ -1,6 +1,6 @@
 //! A child process that cannot be forgotten: stopped when dropped, its output in a log file.
 
-use crate::wait::wait_until;
+use crate::wait::{wait_for, wait_until};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,12 +38,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            log,
-            child,
-            ended: None,
-        })
+        Ok(Self { name: name.to_owned(), log, child, ended: None })
     }
 
     pub fn name(&self) -> &str {
@@ -79,11 +74,31 @@ impl Process {
     pub fn check(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => Err(anyhow::anyhow!(
-                "{} ended ({status}):\n{}",
-                self.name,
-                self.log_tail(15)
-            )),
+            Some(status) => {
+                Err(anyhow::anyhow!("{} ended ({status}):\n{}", self.name, self.log_tail(15)))
+            }
+        }
+    }
+
+    /// Wait until `ready`, or fail at once if it ends before.
+    pub fn wait_ready(
+        &mut self,
+        timeout: Duration,
+        mut ready: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let name = self.name.clone();
+        let mut ended = None;
+        let waited = wait_for(&name, timeout, || {
+            if let Err(e) = self.check() {
+                // Waiting longer will not help.
+                ended = Some(e);
+                return Ok(());
+            }
+            ready()
+        });
+        match ended {
+            Some(e) => Err(e),
+            None => waited.with_context(|| format!("its last words:\n{}", self.log_tail(15))),
         }
     }
 
@@ -113,8 +128,7 @@ impl Process {
         if ended.is_err() {
             self.kill()?;
         }
-        self.ended()
-            .with_context(|| format!("{} does not end", self.name))
+        self.ended().with_context(|| format!("{} does not end", self.name))
     }
 }
 

@@ -48,26 +48,17 @@ impl Sniffer {
                     if let Some(syn) = next(&fd)
                         && syn.to.port() == port
                     {
-                        seen.lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(syn);
+                        seen.lock().unwrap_or_else(PoisonError::into_inner).push(syn);
                     }
                 }
             }
         })?;
-        Ok(Self {
-            seen,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { seen, stop, thread: Some(thread) })
     }
 
     /// What was seen so far.
     pub fn seen(&self) -> Vec<Syn> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -81,12 +72,8 @@ impl Drop for Sniffer {
 }
 
 fn open() -> nix::Result<OwnedFd> {
-    let fd = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::EthAll,
-    )?;
+    let fd =
+        socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
     setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
     Ok(fd)
@@ -141,8 +128,5 @@ fn syn(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     if tcp.get(13)? & (SYN | ACK) != SYN {
         return None;
     }
-    Some((
-        SocketAddr::new(from, port(0)?),
-        SocketAddr::new(to, port(2)?),
-    ))
+    Some((SocketAddr::new(from, port(0)?), SocketAddr::new(to, port(2)?)))
 }

@@ -43,8 +43,7 @@ impl Story {
         self.announce().context("starting the nodes")?;
         self.spread().context("spreading requests")?;
         self.backend_dies(1).context("the death of a backend")?;
-        self.all_backends_die()
-            .context("the death of all backends")?;
+        self.all_backends_die().context("the death of all backends")?;
         let last = self.fabric.options.workers.len() as u16 - 1;
         self.worker_freezes(1, last).context("a frozen worker")?;
         self.node_dies(1).context("the death of a node")?;

@@ -43,10 +43,9 @@ mod tests {
 
     #[test]
     fn the_last_reason_is_told() {
-        let error = wait_for("door", Duration::from_millis(20), || -> Result<()> {
-            bail!("still shut")
-        })
-        .unwrap_err();
+        let error =
+            wait_for("door", Duration::from_millis(20), || -> Result<()> { bail!("still shut") })
+                .unwrap_err();
         assert_eq!(error.to_string(), "door: not within 20ms: still shut");
     }
 

@@ -11,10 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A fabric whose nodes are never started.
 fn fabric() -> Result<Fabric> {
-    let nothing = Binaries {
-        dunlind: "/nonexistent/dunlind".into(),
-        dunlin: "/nonexistent/dunlin".into(),
-    };
+    let nothing =
+        Binaries { dunlind: "/nonexistent/dunlind".into(), dunlin: "/nonexistent/dunlin".into() };
     Fabric::new(&nothing, Options::default())
 }
 
@@ -88,34 +86,23 @@ fn a_vip_is_carried_and_survives_a_node() -> Result<()> {
     }
     for n in 1..=2 {
         for address in node_addresses(n) {
-            fabric
-                .frr
-                .wait_established(&address.to_string(), PATIENCE)?;
+            fabric.frr.wait_established(&address.to_string(), PATIENCE)?;
             wait_until("BFD", PATIENCE, || {
-                fabric
-                    .frr
-                    .bfd_state(&address.to_string())
-                    .is_ok_and(|s| s == "up")
+                fabric.frr.bfd_state(&address.to_string()).is_ok_and(|s| s == "up")
             })?;
         }
     }
     fabric.wait_vips(&[1, 2], PATIENCE)?;
 
     let sniffer = Sniffer::start(fabric.backend_netns(1), PORT)?;
-    let load = Load {
-        targets: fabric.targets(),
-        rate: 200,
-        timeout: Duration::from_secs(3),
-    };
+    let load = Load { targets: fabric.targets(), rate: 200, timeout: Duration::from_secs(3) };
     let load = load.start(&fabric.client)?;
     wait_until("load", PATIENCE, || load.so_far().ok() >= 200)?;
     let killed = Instant::now();
     birds[0].process().kill()?;
     let switched = fabric.wait_vips(&[2], PATIENCE)?;
     assert!(switched > killed);
-    wait_until("load", PATIENCE, || {
-        load.so_far().after(switched).len() >= 200
-    })?;
+    wait_until("load", PATIENCE, || load.so_far().after(switched).len() >= 200)?;
     let report = load.stop();
     // The dead speaker's kernel went on translating, so nothing at all is lost here.
     assert_eq!(report.ok(), report.len(), "{:?}", report.failures());
@@ -125,15 +112,10 @@ fn a_vip_is_carried_and_survives_a_node() -> Result<()> {
     }
     let seen = sniffer.seen();
     for n in 1..=2 {
-        let through = seen
-            .iter()
-            .filter(|s| is_local_address(n, s.from.ip()))
-            .count();
+        let through = seen.iter().filter(|s| is_local_address(n, s.from.ip())).count();
         assert!(through > 10, "node{n} forwarded {through}");
     }
-    let late = seen
-        .iter()
-        .filter(|s| s.at > switched && is_local_address(1, s.from.ip()));
+    let late = seen.iter().filter(|s| s.at > switched && is_local_address(1, s.from.ip()));
     assert_eq!(late.count(), 0, "node1 was still used");
     Ok(())
 }
@@ -154,16 +136,11 @@ fn the_kernel_does_not_hear_a_nodes_card() -> Result<()> {
         })
     };
     assert!(connect(4444)?.is_err());
-    assert!(
-        sniffer.seen().is_empty(),
-        "nobody answered ARP, so no SYN can be sent"
-    );
+    assert!(sniffer.seen().is_empty(), "nobody answered ARP, so no SYN can be sent");
     // AF_PACKET does hear it: with a static neighbour the SYN arrives, still unanswered.
     let link = ns.ip_json(&["link", "show", "eth0"])?;
     let mac = link[0]["address"].as_str().unwrap_or_default().to_owned();
-    fabric
-        .tor
-        .ip(&format!("neigh replace 10.1.1.2 lladdr {mac} dev n1"))?;
+    fabric.tor.ip(&format!("neigh replace 10.1.1.2 lladdr {mac} dev n1"))?;
     assert!(connect(4444)?.is_err());
     wait_until("the SYN", PATIENCE, || !sniffer.seen().is_empty())?;
     Ok(())

@@ -30,16 +30,12 @@ fn a_dropped_lab_leaves_nothing() -> Result<()> {
     ns.run("sh", &["-c", "setsid sleep 600 >/dev/null 2>&1 &"])?;
     assert!(sleeper.ended().is_none());
     let pids = || {
-        let out = Command::new("ip")
-            .args(["netns", "pids", ns.full_name()])
-            .output();
+        let out = Command::new("ip").args(["netns", "pids", ns.full_name()]).output();
         out.map_or(0, |o| String::from_utf8_lossy(&o.stdout).lines().count())
     };
     wait_until("both run", PATIENCE, || pids() == 2)?;
     let (path, dir) = (ns.path(), ns.dir()?);
-    let stray = Command::new("ip")
-        .args(["netns", "pids", ns.full_name()])
-        .output()?;
+    let stray = Command::new("ip").args(["netns", "pids", ns.full_name()]).output()?;
     drop((sleeper, ns, lab));
     assert!(!path.exists(), "{} is left", path.display());
     assert!(!dir.exists(), "{} is left", dir.display());
@@ -57,17 +53,12 @@ fn a_routing_table_is_watched() -> Result<()> {
     let lab = Lab::new()?;
     let (a, _b) = pair(&lab, "a", "b")?;
     let fib = Fib::watch(&a)?;
-    let cases = [
-        ("192.0.2.10", "10.0.0.2", "10.0.0.3"),
-        ("2001:db8::10", "fd00::2", "fd00::3"),
-    ];
+    let cases = [("192.0.2.10", "10.0.0.2", "10.0.0.3"), ("2001:db8::10", "fd00::2", "fd00::3")];
     for (vip, one, two) in cases {
         let prefix: Prefix = vip.parse()?;
         assert!(fib.next_hops(prefix).is_empty());
         let before = Instant::now();
-        a.ip(&format!(
-            "route add {vip} nexthop via {one} weight 1 nexthop via {two} weight 3"
-        ))?;
+        a.ip(&format!("route add {vip} nexthop via {one} weight 1 nexthop via {two} weight 3"))?;
         let added = fib.wait(prefix, PATIENCE, |hops| hops.len() == 2)?;
         assert!(added >= before);
         let hops = fib.next_hops(prefix);
@@ -81,9 +72,7 @@ fn a_routing_table_is_watched() -> Result<()> {
         let last = fib.changes(prefix, before).pop().map(|c| c.next_hops.len());
         assert_eq!(last, Some(0));
     }
-    let never = fib.wait("198.51.100.1".parse()?, Duration::from_millis(50), |h| {
-        !h.is_empty()
-    });
+    let never = fib.wait("198.51.100.1".parse()?, Duration::from_millis(50), |h| !h.is_empty());
     assert!(never.is_err());
     Ok(())
 }
@@ -96,30 +85,20 @@ fn every_request_is_accounted_for() -> Result<()> {
     let mut nginx = Nginx::start(&server)?;
     let sniffer = Sniffer::start(&server, 80)?;
     let targets: Vec<SocketAddr> = vec!["10.0.0.2:80".parse()?, "[fd00::2]:80".parse()?];
-    let load = Load {
-        targets: targets.clone(),
-        rate: 200,
-        timeout: Duration::from_secs(2),
-    };
+    let load = Load { targets: targets.clone(), rate: 200, timeout: Duration::from_secs(2) };
     let load = load.start(&client)?;
     wait_until("100 answers", PATIENCE, || load.so_far().ok() >= 100)?;
     let before_kill = Instant::now();
     nginx.kill()?;
     let killed = Instant::now();
-    wait_until("50 failures", PATIENCE, || {
-        load.so_far().after(killed).len() >= 50
-    })?;
+    wait_until("50 failures", PATIENCE, || load.so_far().after(killed).len() >= 50)?;
     let before_up = Instant::now();
     nginx.up()?;
     let up = Instant::now();
-    wait_until("50 more answers", PATIENCE, || {
-        load.so_far().after(up).ok() >= 50
-    })?;
+    wait_until("50 more answers", PATIENCE, || load.so_far().after(up).ok() >= 50)?;
     let report = load.stop();
 
-    let quiet = before_kill
-        .checked_sub(Duration::from_millis(200))
-        .unwrap_or(before_kill);
+    let quiet = before_kill.checked_sub(Duration::from_millis(200)).unwrap_or(before_kill);
     let early = report.between(report.requests[0].started, quiet);
     assert_eq!(early.ok(), early.len(), "{:?}", early.failures());
     assert_eq!(report.between(killed, before_up).ok(), 0);
@@ -131,12 +110,7 @@ fn every_request_is_accounted_for() -> Result<()> {
     assert_eq!(report.by_backend().keys().collect::<Vec<_>>(), ["b1"]);
     // One connection per request, each seen on the wire, from ports of their own.
     let seen = sniffer.seen();
-    assert!(
-        seen.len() >= report.len(),
-        "{} SYNs, {} requests",
-        seen.len(),
-        report.len()
-    );
+    assert!(seen.len() >= report.len(), "{} SYNs, {} requests", seen.len(), report.len());
     let mut ports: Vec<_> = seen.iter().map(|s| s.from).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -195,10 +169,7 @@ fn frr_and_bird_exchange_routes() -> Result<()> {
          neighbor 10.0.0.2 remote-as 65001\n neighbor 10.0.0.2 bfd profile lab\n \
          neighbor 10.0.0.2 timers connect 1\nexit\n",
     )?;
-    assert!(
-        frr.configure(&["router bgp 65000", "no such thing"])
-            .is_err()
-    );
+    assert!(frr.configure(&["router bgp 65000", "no such thing"]).is_err());
     let mut bird = Bird::start(
         &bird_host,
         "router id 10.0.0.2;\nprotocol device {}\n\
@@ -211,9 +182,7 @@ fn frr_and_bird_exchange_routes() -> Result<()> {
     let vip = "192.0.2.10".parse()?;
     let bird_address: IpAddr = "10.0.0.2".parse()?;
     fib.wait(vip, PATIENCE, |hops| hops.keys().eq([&bird_address]))?;
-    wait_until("BFD", PATIENCE, || {
-        frr.bfd_state("10.0.0.2").is_ok_and(|s| s == "up")
-    })?;
+    wait_until("BFD", PATIENCE, || frr.bfd_state("10.0.0.2").is_ok_and(|s| s == "up"))?;
     assert_eq!(bird.state("tor")?, "Established");
     let killed = Instant::now();
     bird.process().kill()?;
@@ -258,9 +227,7 @@ fn a_killed_lab_leaves_nothing() -> Result<()> {
         let found = lab::list()?.into_iter().find(|l| l.prefix == prefix);
         assert_eq!(found.as_ref().map(|l| l.state), Some(lab::State::Running));
         assert!(lab::remove(&found.context("not listed")?).is_err());
-        Command::new("kill")
-            .args([signal, &victim.id().to_string()])
-            .status()?;
+        Command::new("kill").args([signal, &victim.id().to_string()]).status()?;
         victim.wait()?;
         wait_until("the janitor", PATIENCE, || {
             !namespace.exists() && lab::list().is_ok_and(|l| l.iter().all(|l| l.prefix != prefix))

@@ -33,9 +33,7 @@ impl Story {
         for n in 1..=fabric.options.backends {
             for address in backend_addresses(n) {
                 let target = SocketAddr::new(address, 80);
-                let answer = fabric
-                    .client
-                    .enter(|| http::get(target, "/", PATIENCE).outcome)?;
+                let answer = fabric.client.enter(|| http::get(target, "/", PATIENCE).outcome)?;
                 ensure!(
                     answer == Ok(format!("b{n}")),
                     "backend {target} answers the client directly with {answer:?}"
@@ -46,8 +44,7 @@ impl Story {
         let prefix = fabric.lab.prefix().to_owned();
         self.teller
             .note("client ── tor (FRR: zebra, bgpd, bfdd) ─┬─ node1, node2 (Dunlin on DPDK)");
-        self.teller
-            .note("                                        └─ b1, b2, b3 (nginx)");
+        self.teller.note("                                        └─ b1, b2, b3 (nginx)");
         self.teller.check(&format!(
             "{nodes} nodes, {backends} backends, a router and a client in namespaces {prefix}-*"
         ));
@@ -56,8 +53,7 @@ impl Story {
 
     /// 2: the nodes start and announce the VIPs.
     pub fn announce(&mut self) -> Result<Announced> {
-        self.teller
-            .step("Start the nodes: BGP to the router announces the VIPs");
+        self.teller.step("Start the nodes: BGP to the router announces the VIPs");
         let start = Instant::now();
         for node in &mut self.fabric.nodes {
             node.start()?;
@@ -70,21 +66,14 @@ impl Story {
                 self.fabric.frr.wait_established(&neighbor, PATIENCE)?;
             }
         }
-        self.teller
-            .check("the router says Established: IPv4 and IPv6 sessions of every node");
+        self.teller.check("the router says Established: IPv4 and IPv6 sessions of every node");
         let at = self.fabric.wait_vips(&all, PATIENCE)?;
         for prefix in Fabric::vip_prefixes() {
             let hops = self.fabric.fib.next_hops(prefix);
-            self.teller.check(&format!(
-                "the router's kernel: {prefix} via {}",
-                list(hops.keys())
-            ));
+            self.teller.check(&format!("the router's kernel: {prefix} via {}", list(hops.keys())));
         }
         let after = at.saturating_duration_since(start);
-        self.teller.note(&format!(
-            "{} after the first node was started",
-            short(after)
-        ));
+        self.teller.note(&format!("{} after the first node was started", short(after)));
         self.wait_bfd(&all)?;
         self.wait_backends_healthy()?;
         Ok(Announced { after })
@@ -93,8 +82,7 @@ impl Story {
     /// 3: requests through both VIPs reach all nodes and all backends.
     pub fn spread(&mut self) -> Result<Spread> {
         const REQUESTS: usize = 600;
-        self.teller
-            .step("HTTP through both VIPs, each request on a new connection");
+        self.teller.step("HTTP through both VIPs, each request on a new connection");
         let before = self.connections()?;
         let load = self.load(300)?;
         wait_until("requests", PATIENCE, || load.so_far().len() >= REQUESTS)?;
@@ -108,10 +96,7 @@ impl Story {
                     && shares.values().all(|count| count * 10 >= total),
                 "{target}: not spread over all backends: {shares:?}"
             );
-            let (p50, p99) = (
-                report.to(target).latency(0.5),
-                report.to(target).latency(0.99),
-            );
+            let (p50, p99) = (report.to(target).latency(0.5), report.to(target).latency(0.99));
             self.teller.check(&format!(
                 "{target}: {total} requests, none lost: {}; median {}, 99 % {}",
                 counts(&shares),
@@ -128,23 +113,12 @@ impl Story {
             Ok(by_node)
         })?;
         ensure!(
-            by_node
-                .iter()
-                .all(|count| count * 4 * by_node.len() as u64 >= sent),
+            by_node.iter().all(|count| count * 4 * by_node.len() as u64 >= sent),
             "not spread over the nodes: {by_node:?}"
         );
-        let named = (1..)
-            .zip(&by_node)
-            .map(|(n, count)| format!("node{n} {count}"));
-        self.teller.check(&format!(
-            "each connection went through one node: {}",
-            list(named)
-        ));
-        Ok(Spread {
-            requests: report.len(),
-            by_backend: report.by_backend(),
-            by_node,
-        })
+        let named = (1..).zip(&by_node).map(|(n, count)| format!("node{n} {count}"));
+        self.teller.check(&format!("each connection went through one node: {}", list(named)));
+        Ok(Spread { requests: report.len(), by_backend: report.by_backend(), by_node })
     }
 
     /// Numbers of all nodes.
@@ -161,31 +135,23 @@ impl Story {
 
     /// A steady load on both VIPs.
     pub(super) fn load(&self, rate: u32) -> Result<http::RunningLoad> {
-        let load = Load {
-            targets: self.fabric.targets(),
-            rate,
-            timeout: Duration::from_secs(3),
-        };
+        let load = Load { targets: self.fabric.targets(), rate, timeout: Duration::from_secs(3) };
         load.start(&self.fabric.client)
     }
 
     /// Every node holds every backend healthy.
     pub(super) fn wait_backends_healthy(&self) -> Result<()> {
         for node in &self.fabric.nodes {
-            wait_for(
-                &format!("healthy backends on {}", node.name()),
-                PATIENCE,
-                || {
-                    let backends = node.backends()?;
-                    let ill: Vec<_> = backends.iter().filter(|b| !b.healthy()).collect();
-                    ensure!(
-                        ill.is_empty() && backends.len() == self.fabric.backends.len() * 2,
-                        "{ill:?} of {}",
-                        backends.len()
-                    );
-                    Ok(())
-                },
-            )?;
+            wait_for(&format!("healthy backends on {}", node.name()), PATIENCE, || {
+                let backends = node.backends()?;
+                let ill: Vec<_> = backends.iter().filter(|b| !b.healthy()).collect();
+                ensure!(
+                    ill.is_empty() && backends.len() == self.fabric.backends.len() * 2,
+                    "{ill:?} of {}",
+                    backends.len()
+                );
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -212,11 +178,9 @@ impl Story {
                 let services = node.ask(&["services"])?;
                 let services = services.as_array().context("services: not a list")?;
                 let vips = [VIP4.to_string(), VIP6.to_string()];
-                let mine = services
-                    .iter()
-                    .filter(|s| vips.iter().any(|vip| s["vip"] == vip.as_str()));
-                mine.map(|s| s["connections_total"].as_u64().context("connections_total"))
-                    .sum()
+                let mine =
+                    services.iter().filter(|s| vips.iter().any(|vip| s["vip"] == vip.as_str()));
+                mine.map(|s| s["connections_total"].as_u64().context("connections_total")).sum()
             })
             .collect()
     }
@@ -225,12 +189,7 @@ impl Story {
 /// Nothing was lost.
 pub(super) fn lossless(report: &Report) -> Result<()> {
     let lost = report.len() - report.ok();
-    ensure!(
-        lost == 0,
-        "{lost} of {} requests lost: {:?}",
-        report.len(),
-        report.failures()
-    );
+    ensure!(lost == 0, "{lost} of {} requests lost: {:?}", report.len(), report.failures());
     Ok(())
 }
 

@@ -20,11 +20,7 @@ impl Default for Teller {
 impl Teller {
     /// The clock of the story starts now.
     pub fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            steps: 0,
-            checks: 0,
-        }
+        Self { start: Instant::now(), steps: 0, checks: 0 }
     }
 
     /// A new step begins.
@@ -52,10 +48,7 @@ impl Teller {
     /// The last line.
     pub fn end(&mut self) {
         let (steps, checks) = (self.steps, self.checks);
-        say(&format!(
-            "\n{:>7}  {checks} checks passed in {steps} steps",
-            self.clock()
-        ));
+        say(&format!("\n{:>7}  {checks} checks passed in {steps} steps", self.clock()));
     }
 
     fn clock(&self) -> String {

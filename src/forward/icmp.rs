@@ -1,0 +1,243 @@
+//! ICMP and ICMPv6 to our VIPs and LIPs: echo requests to a VIP are answered; errors about a packet
+//! of a flow are translated to whom sent that packet, so that path MTU discovery and "port
+//! unreachable" work through us (RFC 5508 §4.2, for both directions). The rest is the kernel's.
+
+use super::build::Local;
+use super::burst::address;
+use super::create::find;
+use super::engine::{Context, Engine, Origin};
+use super::tuple::{Family, Tuple, deltas, protocol_number, sides};
+use super::verdict::{DropReason, Verdict};
+use crate::packet::checksum::Delta;
+use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
+
+/// TTL of what we send ourselves (RFC 1700's default).
+const OWN_TTL: u8 = 64;
+/// Most bytes of a quoted packet that translation can change: an IPv6 and a TCP header.
+const MOST_CHANGED: usize = 60;
+
+/// What kind of message, for what is done with it.
+enum Message {
+    Echo,
+    /// With a quoted packet after 8 bytes.
+    Error,
+    Other,
+}
+
+impl Message {
+    /// RFC 792; RFC 4443 §2.1.
+    const fn of(v6: bool, kind: u8) -> Self {
+        match (v6, kind) {
+            (false, 8) | (true, 128) => Self::Echo,
+            (false, 3 | 11 | 12) | (true, 1..=4) => Self::Error,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Engine {
+    /// `N`: bytes up to the end of a UDP header. At least 8 bytes of the message are there.
+    pub(super) fn icmp<A: Family, const N: usize>(
+        &mut self,
+        context: Context,
+        frame: &mut [u8],
+    ) -> Verdict {
+        let Some(header) = frame.first_chunk_mut::<N>() else {
+            return Verdict::Drop(DropReason::Truncated);
+        };
+        let destination = A::read(header, A::DESTINATION).to_address();
+        let local = context.tables.local(destination, A::V6);
+        match (Message::of(A::V6, header[A::L4]), local) {
+            (Message::Echo, Some(Local::Vip { live: true })) => {
+                answer_echo::<A, N>(header);
+                self.stats.echo_replies.add(1);
+                Verdict::Transmit { port: context.port }
+            }
+            (Message::Error, Some(_)) => {
+                self.icmp_error::<A, N>(context, frame).unwrap_or_else(Verdict::Drop)
+            }
+            _ => Verdict::Kernel,
+        }
+    }
+
+    /// An error that somebody on the way, or at the end of it, sent about a packet we translated.
+    /// It quotes that packet as we sent it, so the reverse of the quoted tuple is what packets of
+    /// the other direction arrive with.
+    fn icmp_error<A: Family, const N: usize>(
+        &mut self,
+        context: Context,
+        frame: &mut [u8],
+    ) -> Result<Verdict, DropReason> {
+        let message = ip_packet::<A>(frame).ok_or(DropReason::Truncated)?;
+        let quoted = quote::<A, N>(message).ok_or(DropReason::Truncated)?;
+        let transport = quoted_transport::<A, N>(quoted)?;
+        let quoted = Tuple::<A>::read(quoted);
+        if message
+            .first_chunk::<N>()
+            .is_none_or(|header| A::read(header, A::DESTINATION) != quoted.source)
+        {
+            return Err(DropReason::NoFlow); // it was not sent to whom it quotes
+        }
+        let arrives = quoted.reversed();
+        let hash = arrives.hash(&self.seed, protocol_number(transport));
+        if self.workers > 1 && context.origin == Origin::Port {
+            let port = u16::from_be_bytes(arrives.destination_port.to_ne_bytes());
+            let to = arrives.destination.to_address();
+            let owner = self.owner(&context, to, A::V6, port, hash);
+            if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
+                return Ok(Verdict::Handover { worker });
+            }
+        }
+        let tables = context.tables;
+        let entry = find(&self.flows, tables, transport, &arrives, hash as u32)
+            .ok_or(DropReason::NoFlow)?;
+        let out = self
+            .flows
+            .get(entry.flow())
+            .and_then(|record| sides::<A>(tables, record, entry.direction()))
+            .map(|(_, out)| out)
+            .ok_or(DropReason::NoFlow)?;
+        if message[A::TTL] <= 1 {
+            return Err(DropReason::TtlExpired);
+        }
+        let number = match self.route(tables, &out, transport) {
+            Ok(number) => number,
+            Err(Verdict::Drop(reason)) => return Err(reason),
+            // Not worth a place among the frames that wait: errors are sent again.
+            Err(_) => return Err(DropReason::Unresolved),
+        };
+        let header = message.first_chunk_mut::<N>().ok_or(DropReason::Truncated)?;
+        let verdict = address::<A, N>(tables, number, header);
+        if let Verdict::Transmit { .. } = verdict {
+            translate_error::<A, N>(message, &quoted, &out, transport);
+            self.stats.icmp_errors.add(1);
+        }
+        Ok(verdict)
+    }
+}
+
+/// Turn an echo request into its reply (RFC 792, RFC 4443 §4.2), back to where it came from.
+fn answer_echo<A: Family, const N: usize>(header: &mut [u8; N]) {
+    let (macs, _) = header.split_at_mut(12);
+    let (to, from) = macs.split_at_mut(6);
+    to.swap_with_slice(from);
+    let source = A::read(header, A::SOURCE);
+    let destination = A::read(header, A::DESTINATION);
+    destination.write(header, A::SOURCE);
+    source.write(header, A::DESTINATION);
+    // Echo reply. The pseudo-header's sum is the same with the addresses turned.
+    let reply = if A::V6 { 129 } else { 0 };
+    let change = |header: &mut [u8; N], at: usize, value: u8, checksum: usize| {
+        let before = [header[at], header[at + 1]];
+        header[at] = value;
+        let after = [header[at], header[at + 1]];
+        update(header, checksum, Delta::NONE.replace(&before, &after));
+    };
+    change(header, A::L4, reply, A::L4 + 2);
+    if A::V6 {
+        header[A::TTL] = OWN_TTL;
+    } else {
+        change(header, A::TTL, OWN_TTL, offset::V4_CHECKSUM);
+    }
+}
+
+/// The frame without what follows the IP packet.
+fn ip_packet<A: Family>(frame: &mut [u8]) -> Option<&mut [u8]> {
+    let length = *frame.get(A::LENGTH..)?.first_chunk::<2>()?;
+    let length = u32::from(u16::from_be_bytes(length)) + A::LENGTH_WITHOUT;
+    let end = frame.len().min(offset::IP + length as usize);
+    frame.get_mut(..end)
+}
+
+/// The quoted packet in a message, preceded by 14 bytes that are not its own: so offsets from the
+/// start of a frame are right in it.
+fn quote<A: Family, const N: usize>(message: &mut [u8]) -> Option<&mut [u8; N]> {
+    message.get_mut(A::L4 + 8 - offset::IP..)?.first_chunk_mut::<N>()
+}
+
+fn quoted_transport<A: Family, const N: usize>(quoted: &[u8; N]) -> Result<Transport, DropReason> {
+    let fragment = u16::from_be_bytes([quoted[offset::IP + 6], quoted[offset::IP + 7]]);
+    // Fragments but the first do not begin with ports.
+    let whole = if A::V6 {
+        quoted[offset::IP] >> 4 == 6
+    } else {
+        quoted[offset::IP] == 0x45 && fragment.trailing_zeros() >= 13
+    };
+    match (whole, quoted[A::PROTOCOL]) {
+        (true, PROTOCOL_TCP) => Ok(super::tuple::transport(A::V6, true)),
+        (true, PROTOCOL_UDP) => Ok(super::tuple::transport(A::V6, false)),
+        (true, _) => Err(DropReason::NoFlow),
+        (false, _) => Err(DropReason::UnsupportedHeader),
+    }
+}
+
+/// Rewrite an error about the packet `quoted` as one about the packet that became it: to whom sent
+/// that, from the address he sent it to (`out`).
+fn translate_error<A: Family, const N: usize>(
+    message: &mut [u8],
+    quoted: &Tuple<A>,
+    out: &Tuple<A>,
+    transport: Transport,
+) {
+    let body = A::L4 + 8;
+    let changed = (message.len() - body).min(MOST_CHANGED) & !1;
+    let mut before = [0; MOST_CHANGED];
+    before[..changed].copy_from_slice(&message[body..body + changed]);
+    translate_quote::<A, N>(message, quoted, &out.reversed(), transport);
+    let mut delta = Delta::NONE.replace(&before[..changed], &message[body..body + changed]);
+
+    let Some(header) = message.first_chunk_mut::<N>() else {
+        return;
+    };
+    let outer = Tuple {
+        source: A::read(header, A::SOURCE),
+        destination: A::read(header, A::DESTINATION),
+        ..*out
+    };
+    let (addresses, _) = deltas(&outer, out);
+    if A::V6 {
+        delta = delta.and(addresses); // the pseudo-header
+    } else {
+        let delta = addresses.and(Delta::TTL_DECREMENT);
+        update(header, offset::V4_CHECKSUM, delta);
+    }
+    out.source.write(header, A::SOURCE);
+    out.destination.write(header, A::DESTINATION);
+    header[A::TTL] = header[A::TTL].wrapping_sub(1);
+    update(header, A::L4 + 2, delta);
+}
+
+/// Put `new` in place of the quoted tuple, its checksums following as far as they are quoted.
+fn translate_quote<A: Family, const N: usize>(
+    message: &mut [u8],
+    quoted: &Tuple<A>,
+    new: &Tuple<A>,
+    transport: Transport,
+) {
+    let (addresses, ports) = deltas(quoted, new);
+    let l4 = addresses.and(ports);
+    // In a quote of 8 bytes of layer 4, TCP's checksum is missing.
+    let at = A::L4 + 8 - offset::IP + A::L4 + offset::TCP_CHECKSUM;
+    if super::tuple::is_tcp(transport)
+        && let Some(field) = message.get_mut(at..at + 2)
+    {
+        update(field, 0, l4);
+    }
+    let Some(quote) = quote::<A, N>(message) else {
+        return;
+    };
+    new.write(quote);
+    if !A::V6 {
+        update(quote, offset::V4_CHECKSUM, addresses);
+    }
+    if !super::tuple::is_tcp(transport) {
+        let at = A::L4 + offset::UDP_CHECKSUM;
+        let checksum = u16::from_ne_bytes([quote[at], quote[at + 1]]);
+        quote[at..at + 2].copy_from_slice(&l4.apply_udp(checksum).to_ne_bytes());
+    }
+}
+
+fn update(bytes: &mut [u8], at: usize, delta: Delta) {
+    let checksum = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+    bytes[at..at + 2].copy_from_slice(&delta.apply(checksum).to_ne_bytes());
+}

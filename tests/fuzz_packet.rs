@@ -1,0 +1,112 @@
+//! Bounded fuzzing of frame parsing and of the forward path on a stable toolchain: seeds from
+//! `tests/fixtures/seeds/packet` and the frames of the packet-path cases, mutated.
+//!
+//! `DUNLIN_FUZZ_SECONDS` is the time per test (default 2), `DUNLIN_FUZZ_SEED` the random seed (a
+//! new one each time otherwise). A failure prints both the input as hex and the seed. The same
+//! bodies run under libFuzzer: see `fuzz/`.
+
+mod support;
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::frames::{from_hex, to_hex};
+
+#[test]
+fn any_frame_is_parsed_and_forwarded() {
+    run("frame", support::fuzz::frame, mutate);
+}
+
+#[test]
+fn any_sequence_of_frames_is_forwarded() {
+    run("forward", support::fuzz::forward, |random, seeds| {
+        let mut input = Vec::new();
+        for _ in 0..random.random_range(1..12) {
+            let frame =
+                if random.random_bool(0.4) { pick(random, seeds) } else { mutate(random, seeds) };
+            let frame = &frame[..frame.len().min(255)];
+            let control: u8 = random.random();
+            input.extend([control & !0x0c, frame.len() as u8]);
+            input.extend(frame);
+        }
+        input
+    });
+}
+
+fn run(name: &str, body: fn(&[u8]), make: impl Fn(&mut StdRng, &[Vec<u8>]) -> Vec<u8>) {
+    let seeds = seeds();
+    for seed in &seeds {
+        body(seed);
+    }
+    let setting = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seconds = setting("DUNLIN_FUZZ_SECONDS").unwrap_or(2);
+    let seed = setting("DUNLIN_FUZZ_SEED").unwrap_or_else(|| rand::rng().next_u64());
+    let mut random = StdRng::seed_from_u64(seed);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut inputs = 0u64;
+    while Instant::now() < end {
+        let input = make(&mut random, &seeds);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&input))) {
+            eprintln!("{name}: input {inputs} of seed {seed} fails:\n{}", to_hex(&input));
+            std::panic::resume_unwind(panic);
+        }
+        inputs += 1;
+    }
+    println!("{name}: {inputs} inputs from seed {seed}");
+    assert!(inputs > 0);
+}
+
+/// The seeds kept as files, and every frame of the packet-path cases.
+fn seeds() -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut seeds = Vec::new();
+    for entry in std::fs::read_dir(root.join("seeds/packet")).expect("the seeds") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a seed");
+        seeds.push(from_hex(text.trim()).expect("hex"));
+    }
+    for entry in std::fs::read_dir(root.join("packet_path")).expect("the cases") {
+        let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("cases");
+        let frames = text.lines().filter_map(|line| line.strip_prefix("  in "));
+        seeds.extend(frames.map(|hex| from_hex(hex).expect("hex")));
+    }
+    assert!(seeds.len() > 100, "only {} seeds", seeds.len());
+    seeds
+}
+
+fn pick(random: &mut StdRng, seeds: &[Vec<u8>]) -> Vec<u8> {
+    seeds[random.random_range(0..seeds.len())].clone()
+}
+
+/// A seed with a few bytes changed, cut, repeated or spliced with another; the IPv4 header
+/// checksum is usually made right again, so that the change gets past it.
+fn mutate(random: &mut StdRng, seeds: &[Vec<u8>]) -> Vec<u8> {
+    const INTERESTING: [u8; 8] = [0, 1, 0x7f, 0x80, 0xff, 0x45, 0x60, 0x06];
+    let mut frame = pick(random, seeds);
+    for _ in 0..random.random_range(1..6) {
+        if frame.is_empty() {
+            frame.push(random.random());
+        }
+        let at = random.random_range(0..frame.len());
+        match random.random_range(0..6) {
+            0 => frame[at] ^= 1 << random.random_range(0..8),
+            1 => frame[at] = random.random(),
+            2 => frame[at] = INTERESTING[random.random_range(0..INTERESTING.len())],
+            3 => frame.truncate(at),
+            4 => frame.insert(at, random.random()),
+            _ => {
+                let other = pick(random, seeds);
+                frame.truncate(at);
+                frame.extend(other.iter().skip(at));
+            }
+        }
+    }
+    if random.random_bool(0.8) && frame.len() >= 34 && frame[12..14] == [0x08, 0x00] {
+        let length = (usize::from(frame[14] & 0x0f) * 4).clamp(20, frame.len() - 14);
+        frame[24..26].fill(0);
+        let value = dunlin::packet::checksum::checksum(&frame[14..14 + length]);
+        frame[24..26].copy_from_slice(&value.to_ne_bytes());
+    }
+    frame
+}
