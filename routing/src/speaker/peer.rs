@@ -53,7 +53,7 @@ pub(super) struct Setup {
     pub wanted: watch::Receiver<Arc<Wanted>>,
     pub commands: mpsc::Receiver<Command>,
     pub imports: Arc<Imports>,
-    pub snapshot: Arc<Mutex<Option<Snapshot>>>,
+    pub snapshot: Arc<Mutex<Snapshot>>,
     /// The task this one replaces: its connection is closed first.
     pub previous: Option<JoinHandle<()>>,
     /// The address of an unnumbered neighbour, once it is heard of.
@@ -73,7 +73,7 @@ struct Peer {
     dial: Option<(ConnId, Dial)>,
     closing: JoinSet<()>,
     imports: Arc<Imports>,
-    snapshot: Arc<Mutex<Option<Snapshot>>>,
+    snapshot: Arc<Mutex<Snapshot>>,
     buffer: Vec<u8>,
     discovered: Option<watch::Receiver<Option<Ipv6Addr>>>,
     /// When the neighbour last had a connection.
@@ -227,10 +227,7 @@ impl Peer {
             }
         }
         self.outputs();
-        match &mut *lock(&self.snapshot) {
-            Some(snapshot) => snapshot.refresh(&self.session),
-            empty => *empty = Some(Snapshot::new(&self.session)),
-        }
+        lock(&self.snapshot).refresh(&self.session);
     }
 
     fn start_dial(&mut self, id: ConnId) {

@@ -1,5 +1,6 @@
 //! What the operator sees of the speaker; plain data, ready to be serialised.
 
+use crate::bgp::config::NeighborConfig;
 use crate::bgp::fsm::State;
 use crate::bgp::rib::AdjRibOut;
 use crate::bgp::session::{
@@ -99,15 +100,15 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn new(session: &Session) -> Self {
-        let config = session.config();
-        let mut snapshot = Self {
+    /// Before anything has happened.
+    pub fn new(config: &NeighborConfig) -> Self {
+        Self {
             status: NeighborStatus {
                 address: config.address,
                 interface: config.interface.clone(),
                 description: config.description.clone(),
                 state: State::Idle,
-                admin_down: false,
+                admin_down: config.shutdown.is_some(),
                 uptime_ms: None,
                 established_count: 0,
                 local: None,
@@ -129,9 +130,7 @@ impl Snapshot {
             established_at: None,
             error_at: None,
             down_at: None,
-        };
-        snapshot.refresh(session);
-        snapshot
+        }
     }
 
     /// Brings the snapshot up to date; called after everything a session does.

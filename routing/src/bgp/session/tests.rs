@@ -401,6 +401,19 @@ fn a_peer_that_keeps_erring_is_kept_waiting() {
 }
 
 #[test]
+fn a_neighbour_that_shows_up_is_dialled_at_once() {
+    let mut bench = Bench::new(config());
+    let id = bench.dials[0];
+    bench.session.handle_closed(id, "connection refused", bench.now);
+    bench.session.handle_reachable(bench.now);
+    bench.follow();
+    assert_eq!((bench.session.state(), bench.dials.len()), (State::Connect, 2));
+    bench.session.handle_reachable(bench.now);
+    bench.follow();
+    assert_eq!(bench.dials.len(), 2, "once");
+}
+
+#[test]
 fn a_dial_that_hangs_is_given_up() {
     let mut bench = Bench::new(config());
     bench.wait(11);
