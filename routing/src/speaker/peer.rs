@@ -28,6 +28,8 @@ use tracing::{debug, info, warn};
 
 /// How long a closing connection may take over its last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// Connections that linger at once; of a neighbour that makes more, they are just dropped.
+const MAX_CLOSING: usize = 8;
 /// How long a neighbour that dialled in is remembered without a session.
 const DYNAMIC_LINGER: Duration = Duration::from_secs(60);
 /// Read at once.
@@ -256,7 +258,9 @@ impl Peer {
                     self.dial.take_if(|(dialling, _)| *dialling == id);
                     if let Some(at) = self.connections.iter().position(|(c, _)| *c == id) {
                         let (_, stream) = self.connections.swap_remove(at);
-                        self.closing.spawn(close(stream, last));
+                        if self.closing.len() < MAX_CLOSING {
+                            self.closing.spawn(close(stream, last));
+                        }
                     }
                 }
                 Output::StateChanged { from, to, reason } => {

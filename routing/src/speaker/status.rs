@@ -2,7 +2,9 @@
 
 use crate::bgp::fsm::State;
 use crate::bgp::rib::AdjRibOut;
-use crate::bgp::session::{Direction, MessageCounts, Negotiated, Session, UpdateErrors};
+use crate::bgp::session::{
+    Direction, MessageCounts, Negotiated, Session, SessionError, UpdateErrors,
+};
 use crate::bgp::wire::{Capabilities, NextHop};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -63,10 +65,13 @@ pub struct NeighborStatus {
     pub in_sync: bool,
     pub md5: bool,
     pub ttl_security: bool,
+    /// Why it is not up, or was not.
     pub last_error: Option<LastError>,
+    /// Why the last session that was up ended.
+    pub last_down: Option<LastError>,
 }
 
-/// Why the last session ended, or did not come up.
+/// Why a session ended, or did not come up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// Milliseconds since 1970.
@@ -90,6 +95,7 @@ pub(super) struct Snapshot {
     status: NeighborStatus,
     established_at: Option<Instant>,
     error_at: Option<Instant>,
+    down_at: Option<Instant>,
 }
 
 impl Snapshot {
@@ -118,9 +124,11 @@ impl Snapshot {
                 md5: config.password.is_some(),
                 ttl_security: config.ttl_security,
                 last_error: None,
+                last_down: None,
             },
             established_at: None,
             error_at: None,
+            down_at: None,
         };
         snapshot.refresh(session);
         snapshot
@@ -159,12 +167,12 @@ impl Snapshot {
         let error = session.last_error();
         if self.error_at != error.map(|e| e.at) {
             self.error_at = error.map(|e| e.at);
-            status.last_error = error.map(|e| LastError {
-                at_unix_ms: unix_ms(SystemTime::now() - e.at.elapsed()),
-                direction: e.direction,
-                code: e.notification,
-                text: e.text.clone(),
-            });
+            status.last_error = error.map(LastError::of);
+        }
+        let down = session.last_down();
+        if self.down_at != down.map(|e| e.at) {
+            self.down_at = down.map(|e| e.at);
+            status.last_down = down.map(LastError::of);
         }
     }
 
@@ -208,6 +216,17 @@ pub(super) fn announced(session: &Session) -> Vec<AnnouncedRoute> {
         AnnouncedRoute { prefix: *prefix, next_hop: address }
     })
     .collect()
+}
+
+impl LastError {
+    fn of(error: &SessionError) -> Self {
+        Self {
+            at_unix_ms: unix_ms(SystemTime::now() - error.at.elapsed()),
+            direction: error.direction,
+            code: error.notification,
+            text: error.text.clone(),
+        }
+    }
 }
 
 impl KernelCounters {
