@@ -129,6 +129,7 @@ impl Instance {
         if too_soon || (self.db.is_full() && self.db.get(&key).is_none()) {
             return Reply::Nothing;
         }
+        self.consider_grace(index, &lsa);
         self.install(key, lsa, true, None);
         let flooded_back = self.flood(key, Some((index, id)));
         if self.is_own(&key) {
@@ -196,6 +197,12 @@ impl Instance {
         flooded: bool,
         attention: Option<Duration>,
     ) {
+        let changed = self.db.get(&key).is_none_or(|entry| {
+            entry.lsa().body() != lsa.body() || entry.is_max_age(self.core.now)
+        });
+        if changed || lsa.header.age >= MAX_AGE {
+            self.topology_changed(&key);
+        }
         for neighbor in self.interfaces.values_mut().flat_map(|i| i.neighbors.values_mut()) {
             neighbor.forget_retransmission(&key);
         }
@@ -373,6 +380,7 @@ impl Instance {
     /// Floods an LSA at MaxAge, so that everyone removes it (§14).
     pub(super) fn expire(&mut self, key: DbKey) {
         if self.db.expire(&key, self.core.now) {
+            self.topology_changed(&key);
             for neighbor in self.interfaces.values_mut().flat_map(|i| i.neighbors.values_mut()) {
                 neighbor.forget_retransmission(&key);
             }
