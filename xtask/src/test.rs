@@ -96,6 +96,12 @@ const GROUPS: &[Group] = &[
         run: fuzz,
     },
     Group {
+        name: "instructions",
+        about: "a packet costs no more instructions than the committed figures",
+        root: false,
+        run: |_| crate::bench::instructions::check(),
+    },
+    Group {
         name: "deny",
         about: "licences and sources of all dependencies",
         root: false,
@@ -141,6 +147,9 @@ pub fn run(names: &[String]) -> Result<()> {
     }
     let lab = chosen.iter().any(|g| ["interop", "lab"].contains(&g.name));
     setup::install(if lab { Purpose::Test } else { Purpose::Build })?;
+    if chosen.iter().any(|g| g.name == "instructions") {
+        setup::install(Purpose::Bench)?;
+    }
     let targets = Targets::find()?;
 
     let mut failed = Vec::new();
