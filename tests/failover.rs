@@ -31,9 +31,8 @@ fn told(tell: impl FnOnce(&mut Story) -> Result<()>) -> Result<()> {
 fn told_from_the_beginning(tell: impl FnOnce(&mut Story) -> Result<()>) -> Result<()> {
     let mut story = Story::begin(&binaries()?, Options::default(), Teller::new())?;
     let result = tell(&mut story);
-    if result.is_err() {
-        let logs = story.fabric.lab.keep_logs()?;
-        eprintln!("logs: {}", logs.display());
+    if let Err(error) = &result {
+        story.failed(error)?;
     }
     result
 }

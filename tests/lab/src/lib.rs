@@ -23,6 +23,7 @@ mod nginx;
 mod node;
 mod process;
 mod sniff;
+mod stall;
 pub mod story;
 
 mod wait;
@@ -39,4 +40,5 @@ pub use nginx::{Access, DOWNLOAD, Nginx};
 pub use node::{Backend, Binaries, Dunlind};
 pub use process::Process;
 pub use sniff::{Sniffer, Syn};
+pub use stall::StallWatch;
 pub use wait::{wait_for, wait_until};
