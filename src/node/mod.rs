@@ -188,7 +188,7 @@ fn redact(text: &str) -> String {
 fn redact_table(table: &mut toml::Table) {
     for (key, value) in table.iter_mut() {
         match value {
-            toml::Value::String(secret) if key == "password" => {
+            toml::Value::String(secret) if key == "password" || key == "key" => {
                 "(hidden)".clone_into(secret);
             }
             toml::Value::Table(inner) => redact_table(inner),

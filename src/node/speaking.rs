@@ -7,13 +7,15 @@ use crate::api::model::{
 use crate::config::model::{self, Config};
 use ipnet::IpNet;
 use kni::mirror::InstalledNextHop;
-use routing::bfd::{self, BfdStatus, SessionConfig};
+use routing::bfd::{self, AuthConfig, BfdStatus, SessionConfig};
 use routing::bgp::config::{Import, NeighborConfig, Password, RemoteAs};
 use routing::bgp::fsm::State;
 use routing::bgp::import::ImportedRoutes;
 use routing::bgp::session::{self, MessageCounts};
 use routing::bgp::wire::Families;
-use routing::speaker::{NeighborStatus, SpeakerConfig, SpeakerStatus};
+use routing::ospf::auth::Auth;
+use routing::ospf::{self, BfdTimers, Version};
+use routing::speaker::{RangeConfig, NeighborStatus, SpeakerConfig, SpeakerStatus};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,6 +28,7 @@ pub fn speaker_config(config: &Config) -> SpeakerConfig {
             asn: 0,
             listen: Vec::new(),
             neighbors: Vec::new(),
+            ranges: Vec::new(),
         };
     };
     let listen = bgp.listen_port.map_or_else(Vec::new, |port| {
@@ -39,50 +42,147 @@ pub fn speaker_config(config: &Config) -> SpeakerConfig {
         asn: bgp.asn,
         listen,
         neighbors: bgp.neighbors.iter().map(neighbor_config).collect(),
+        ranges: bgp.ranges.iter().map(range_config).collect(),
     }
 }
 
 fn neighbor_config(neighbor: &model::Neighbor) -> NeighborConfig {
-    let remote_as = match neighbor.remote_as {
+    NeighborConfig {
+        address: neighbor.peer.address(),
+        interface: neighbor.peer.interface().cloned(),
+        port: neighbor.port,
+        passive: neighbor.passive,
+        source: neighbor.source,
+        connect_retry: neighbor.connect_retry,
+        shutdown: neighbor.shutdown.clone(),
+        ..session_config(&neighbor.session)
+    }
+}
+
+fn range_config(range: &model::ListenRange) -> RangeConfig {
+    RangeConfig {
+        prefix: range.prefix,
+        max_peers: range.max_peers,
+        template: session_config(&range.session),
+    }
+}
+
+/// All but who the neighbour is.
+fn session_config(session: &model::Session) -> NeighborConfig {
+    let remote_as = match session.remote_as {
         model::RemoteAs::Exact(asn) => RemoteAs::Exact(asn),
         model::RemoteAs::External => RemoteAs::External,
         model::RemoteAs::Internal => RemoteAs::Internal,
     };
     NeighborConfig {
-        port: neighbor.port,
-        description: neighbor.description.clone(),
-        passive: neighbor.passive,
-        source: neighbor.source,
-        password: neighbor.password.as_ref().and_then(|p| Password::new(p.expose())),
-        hold_time: neighbor.hold_time,
-        connect_retry: neighbor.connect_retry,
-        ttl_security: neighbor.ttl_security,
-        multihop: neighbor.multihop,
-        import: match neighbor.import {
+        description: session.description.clone(),
+        password: session.password.as_ref().and_then(|p| Password::new(p.expose())),
+        hold_time: session.hold_time,
+        ttl_security: session.ttl_security,
+        multihop: session.multihop,
+        import: match &session.import {
             model::Import::Nothing => Import::Nothing,
             model::Import::DefaultRoute => Import::DefaultRoute,
+            model::Import::Prefixes(list) => Import::Prefixes(list.clone()),
         },
-        shutdown: neighbor.shutdown.clone(),
-        ..NeighborConfig::new(neighbor.address, remote_as)
+        max_prefixes: session.max_prefixes,
+        families: session.families,
+        extended_next_hop: session.extended_next_hop,
+        next_hop_v4: session.next_hop_v4,
+        next_hop_v6: session.next_hop_v6,
+        role: session.role,
+        role_strict: session.role_strict,
+        ..NeighborConfig::new(Ipv6Addr::UNSPECIFIED.into(), remote_as)
     }
 }
 
 /// A BFD session for every neighbour that wants one and is not shut down.
 pub fn bfd_sessions(config: &Config) -> Vec<SessionConfig> {
     let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
-    neighbors
-        .filter(|neighbor| neighbor.bfd && neighbor.shutdown.is_none())
-        .map(|neighbor| SessionConfig {
-            peer: neighbor.address,
-            local: neighbor.source,
-            interface: None,
-            multihop: neighbor.multihop.is_some_and(|hops| hops > 1),
-            min_tx: config.bfd.min_tx,
-            min_rx: config.bfd.min_rx,
-            multiplier: config.bfd.multiplier,
-            auth: None,
+    let up = neighbors.filter(|neighbor| neighbor.shutdown.is_none());
+    up.filter_map(|neighbor| Some(bfd_session(config, neighbor, neighbor.bfd.as_ref()?))).collect()
+}
+
+fn bfd_session(
+    config: &Config,
+    neighbor: &model::Neighbor,
+    bfd: &model::NeighborBfd,
+) -> SessionConfig {
+    SessionConfig {
+        peer: neighbor.peer.address(),
+        local: neighbor.source,
+        interface: neighbor.peer.interface().cloned(),
+        multihop: neighbor.session.multihop.is_some_and(|hops| hops > 1),
+        min_tx: bfd.min_tx.unwrap_or(config.bfd.min_tx),
+        min_rx: bfd.min_rx.unwrap_or(config.bfd.min_rx),
+        multiplier: bfd.multiplier.unwrap_or(config.bfd.multiplier),
+        auth: bfd.auth.as_ref().map(|auth| AuthConfig {
+            kind: auth.kind,
+            key_id: auth.key_id,
+            secret: auth.key.expose().as_bytes().to_vec(),
+        }),
+    }
+}
+
+/// OSPF as configured, by version: IPv4 is carried by 2, IPv6 by 3.
+pub fn ospf_configs(config: &Config) -> Vec<(ospf::Config, Option<BfdTimers>)> {
+    let versions = [(Version::V2, &config.ospf), (Version::V3, &config.ospf3)];
+    versions
+        .into_iter()
+        .filter_map(|(version, ospf)| Some((version, ospf.as_ref()?)))
+        .map(|(version, of_version)| {
+            let timers = of_version.bfd.then_some(BfdTimers {
+                min_tx: config.bfd.min_tx,
+                min_rx: config.bfd.min_rx,
+                multiplier: config.bfd.multiplier,
+            });
+            let config = ospf::Config {
+                version,
+                router_id: config.node.router_id,
+                area: of_version.area,
+                area_kind: of_version.area_kind,
+                interfaces: of_version.interfaces.iter().map(ospf_interface).collect(),
+            };
+            (config, timers)
         })
         .collect()
+}
+
+fn ospf_interface(interface: &model::OspfInterface) -> ospf::InterfaceConfig {
+    let auth = match &interface.auth {
+        model::OspfAuth::Null => Auth::None,
+        model::OspfAuth::Simple(secret) => {
+            // At most eight bytes, which the parser has seen to; padded with zeros (RFC 2328 §D.3).
+            let mut password = [0; 8];
+            for (to, from) in password.iter_mut().zip(secret.expose().bytes()) {
+                *to = from;
+            }
+            Auth::Simple(password)
+        }
+        model::OspfAuth::Keys(keys) => Auth::Crypto(
+            keys.iter()
+                .map(|key| ospf::auth::Key {
+                    id: key.id,
+                    algorithm: key.algorithm,
+                    secret: key.key.expose().as_bytes().to_vec(),
+                })
+                .collect(),
+        ),
+    };
+    ospf::InterfaceConfig {
+        name: interface.name.clone(),
+        network: interface.network,
+        cost: interface.cost,
+        hello_interval: interface.hello_interval,
+        dead_interval: interface.dead_interval,
+        retransmit_interval: interface.retransmit_interval,
+        transmit_delay: interface.transmit_delay,
+        priority: interface.priority,
+        mtu_ignore: interface.mtu_ignore,
+        passive: interface.passive,
+        instance_id: interface.instance_id,
+        auth,
+    }
 }
 
 /// The configuration's static routes, as the mirror installs them.
@@ -112,7 +212,7 @@ pub fn learned_routes(imported: &ImportedRoutes) -> BTreeMap<IpNet, Vec<Installe
 /// BGP as the API shows it.
 pub fn bgp_info(config: &Config, status: &SpeakerStatus, bfd: Option<&BfdStatus>) -> BgpInfo {
     let configured: BTreeMap<IpAddr, &model::Neighbor> =
-        config.bgp.iter().flat_map(|bgp| &bgp.neighbors).map(|n| (n.address, n)).collect();
+        config.bgp.iter().flat_map(|bgp| &bgp.neighbors).map(|n| (n.peer.address(), n)).collect();
     BgpInfo {
         local_as: status.asn,
         router_id: status.router_id,
@@ -146,7 +246,7 @@ fn neighbor_info(
         address: status.address,
         description: status.description.clone(),
         local_as,
-        remote_as_configured: match config.remote_as {
+        remote_as_configured: match config.session.remote_as {
             model::RemoteAs::Exact(asn) => asn.to_string(),
             model::RemoteAs::External => "external".to_owned(),
             model::RemoteAs::Internal => "internal".to_owned(),
@@ -161,7 +261,7 @@ fn neighbor_info(
             remote,
             passive: local.port() == config.port,
         }),
-        hold_time_configured_s: config.hold_time.as_secs() as u16,
+        hold_time_configured_s: config.session.hold_time.as_secs() as u16,
         hold_time_s: negotiated.map(|n| n.hold_time.as_secs() as u16),
         keepalive_s: negotiated.map(|n| n.keepalive.as_secs() as u16),
         families: negotiated.map(|n| families(n.families)).unwrap_or_default(),
@@ -186,7 +286,7 @@ fn neighbor_info(
         security: BgpSecurity {
             md5: status.md5,
             gtsm: status.ttl_security,
-            multihop: config.multihop,
+            multihop: config.session.multihop,
         },
         bfd: of_bfd.map(|session| bfd_state(session.state)),
     }

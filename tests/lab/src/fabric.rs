@@ -358,9 +358,11 @@ min-tx = "{bfd}ms"
 min-rx = "{bfd}ms"
 multiplier = 3
 
+[announce]
+drain-wait = "1s"
+
 [bgp]
 asn = {asn}
-drain-wait = "1s"
 
 [[bgp.neighbor]]
 address = "10.1.{n}.1"
