@@ -16,7 +16,7 @@ use support::frames::{from_hex, to_hex};
 
 #[test]
 fn any_frame_is_parsed_and_forwarded() {
-    run("frame", support::fuzz::frame, |random, seeds| mutate(random, seeds));
+    run("frame", support::fuzz::frame, mutate);
 }
 
 #[test]

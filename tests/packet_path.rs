@@ -25,7 +25,7 @@ mod support;
 
 use dunlin::forward::steering::Steering;
 use dunlin::forward::tables::{BackendId, Mac, NeighbourSpec, PortId, TablesSpec};
-use dunlin::forward::{DropReason, Origin, Verdict, unresolved};
+use dunlin::forward::{Origin, Verdict, unresolved};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -273,7 +273,7 @@ impl Run {
                 self.bench.change(|spec| spec.ports[number].mtu = mtu);
             }
             ["no", "default", "routes"] => {
-                self.bench.change(|spec| spec.routes.retain(|route| route.prefix.prefix_len() > 0))
+                self.bench.change(|spec| spec.routes.retain(|route| route.prefix.prefix_len() > 0));
             }
             ["neighbour", address] => self.bench.change(|spec| {
                 spec.neighbours.push(NeighbourSpec {
@@ -288,21 +288,21 @@ impl Run {
                     spec.neighbours[0].mac = Mac(backend_mac(last));
                 });
             }
-            ["resolve"] => return self.resolve(),
+            ["resolve"] => return Ok(self.resolve()),
             _ => return Err(format!("{what:?} is no change")),
         }
         Ok(String::new())
     }
 
     /// Try the frames that wait once more.
-    fn resolve(&mut self) -> Result<String, String> {
+    fn resolve(&mut self) -> String {
         let mut out = String::new();
         for mut frame in std::mem::take(&mut self.waiting) {
             let verdict = self.bench.engine.resolve(&self.bench.tables, &mut frame);
             let before = frame.bytes.clone();
             self.report(verdict, &before, frame, &mut out);
         }
-        Ok(out)
+        out
     }
 
     /// Frames in are frames out, to the kernel, handed over, dropped or waiting.
@@ -326,7 +326,6 @@ impl Run {
                 + stats.flows_replaced.get(),
             "flows do not add up"
         );
-        let _ = DropReason::ALL;
     }
 }
 

@@ -1,9 +1,10 @@
 //! A BGP speaker on its own, driven by lines on standard input: what the interop tests run.
 //!
 //! ```text
-//! speaker ASN ROUTER_ID [listen=ADDR:PORT]... [neighbor=ADDR,remote-as=N|external|internal,...]...
+//! speaker ASN ROUTER_ID [listen=ADDR:PORT]... [neighbor=ADDR|INTERFACE,OPTION...]...
+//!     [range=PREFIX,OPTION...]...
 //! ```
-//! Neighbour options, comma separated: `port=`, `source=`, `interface=`, `password=`, `hold=`,
+//! Options: `remote-as=N|external|internal`, `port=`, `source=`, `interface=`, `password=`, `hold=`,
 //! `retry=` (seconds), `multihop=`, `passive`, `gtsm`, `import`, `extended-next-hop`,
 //! `shutdown=TEXT`. Commands: `announce PREFIX [community=A:B] [large=A:B:C] [med=N] [prepend=N]
 //! [bandwidth=BYTES]`, `withdraw PREFIX`, `announce-many COUNT`, `withdraw-all`, `status`,
@@ -11,7 +12,7 @@
 
 use ipnet::IpNet;
 use routing::bgp::config::{Import, NeighborConfig, Password, RemoteAs};
-use routing::speaker::{Speaker, SpeakerConfig, SpeakerHandle};
+use routing::speaker::{RangeConfig, Speaker, SpeakerConfig, SpeakerHandle};
 use routing::{Announcement, Wanted};
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -30,11 +31,20 @@ async fn main() -> Result<()> {
         router_id: args.next().ok_or("router id missing")?.parse()?,
         listen: Vec::new(),
         neighbors: Vec::new(),
+        ranges: Vec::new(),
     };
     for arg in args {
         match arg.split_once('=') {
             Some(("listen", address)) => config.listen.push(address.parse()?),
             Some(("neighbor", text)) => config.neighbors.push(neighbor(text)?),
+            Some(("range", text)) => {
+                let (prefix, options) = text.split_once(',').unwrap_or((text, ""));
+                config.ranges.push(RangeConfig {
+                    prefix: prefix.parse()?,
+                    max_peers: 10,
+                    template: neighbor(&format!("0.0.0.0,{options}"))?,
+                });
+            }
             _ => return Err(format!("unknown argument {arg}").into()),
         }
     }
@@ -64,10 +74,13 @@ async fn main() -> Result<()> {
 
 fn neighbor(text: &str) -> Result<NeighborConfig> {
     let mut parts = text.split(',');
-    let address = parts.next().ok_or("address missing")?.parse()?;
-    let mut config = NeighborConfig::new(address, RemoteAs::External);
+    let address = parts.next().ok_or("address missing")?;
+    let mut config = match address.parse() {
+        Ok(address) => NeighborConfig::new(address, RemoteAs::External),
+        Err(_) => NeighborConfig::unnumbered(address, RemoteAs::External),
+    };
     config.connect_retry = Duration::from_secs(2);
-    for part in parts {
+    for part in parts.filter(|p| !p.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         match name {
             "remote-as" => {

@@ -295,6 +295,115 @@ fn ten_thousand_prefixes_come_and_go() {
     }
 }
 
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn a_refresh_is_answered() {
+    let net = Net::new("bgp-it-rr");
+    let frr = frr(&net, "");
+    let mut ours = speaker(&net, &["neighbor=10.9.0.2"]);
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    ask(&mut ours, "announce 192.0.2.1/32");
+    wait("the route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+    let before = neighbor(&mut ours, "10.9.0.2")["sent"]["update"].as_u64();
+    frr.show("clear bgp ipv4 unicast 10.9.0.1 soft in");
+    wait("the answer", SOON, || {
+        let state = neighbor(&mut ours, "10.9.0.2");
+        state["received"]["route_refresh"] == 1 && state["sent"]["update"].as_u64() > before
+    });
+    assert!(fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+    assert_eq!(neighbor(&mut ours, "10.9.0.2")["established_count"], 1);
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn an_unnumbered_neighbour_is_found_and_takes_both_families() {
+    let net = Net::new("bgp-it-un");
+    let _frr = net.frr(
+        &["bgpd"],
+        "router bgp 65000\n bgp router-id 10.9.0.2\n no bgp ebgp-requires-policy\n \
+         neighbor eth0 interface remote-as external\n neighbor eth0 timers connect 1\n \
+         address-family ipv6 unicast\n  neighbor eth0 activate\n exit-address-family\n",
+    );
+    let mut ours = speaker(&net, &["neighbor=eth0"]);
+    wait_state(&mut ours, "::", "Established");
+    ask(&mut ours, "announce 192.0.2.1/32");
+    ask(&mut ours, "announce 2001:db8:f::1/128");
+    wait("the v4 route", SOON, || fib(&net, "192.0.2.1").contains("via inet6 fe80::"));
+    wait("the v6 route", SOON, || fib(&net, "2001:db8:f::1").contains("via fe80::"));
+    ask(&mut ours, "withdraw 192.0.2.1/32");
+    wait("withdrawn", SOON, || fib(&net, "192.0.2.1").is_empty());
+    assert_eq!(neighbor(&mut ours, "::")["established_count"], 1);
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn a_neighbour_two_hops_away_is_reached() {
+    let net = Net::new("bgp-it-mh");
+    for (ns, own, other, via) in [
+        (&net.us, "10.99.0.1", "10.99.0.2", "10.9.0.2"),
+        (&net.peer, "10.99.0.2", "10.99.0.1", "10.9.0.1"),
+    ] {
+        in_ns(ns, &["ip", "addr", "add", own, "dev", "lo"]);
+        in_ns(ns, &["ip", "route", "add", other, "via", via]);
+    }
+    let _frr = frr(
+        &net,
+        "neighbor 10.99.0.1 remote-as 65001\n neighbor 10.99.0.1 ebgp-multihop 2\n \
+         neighbor 10.99.0.1 update-source 10.99.0.2\n neighbor 10.99.0.1 timers connect 1",
+    );
+    let mut ours = speaker(&net, &["neighbor=10.99.0.2,source=10.99.0.1,multihop=2"]);
+    wait_state(&mut ours, "10.99.0.2", "Established");
+    ask(&mut ours, "announce 192.0.2.1/32");
+    wait("the route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn a_neighbour_may_dial_in_from_a_range_with_a_key() {
+    let net = Net::new("bgp-it-rg");
+    let _frr = frr(&net, "neighbor 10.9.0.1 password sesame");
+    let mut ours =
+        net.ours("speaker", &[&LISTEN[..], &["range=10.9.0.0/24,password=sesame"]].concat());
+    ask(&mut ours, "announce 192.0.2.1/32");
+    wait_state(&mut ours, "10.9.0.2", "Established");
+    wait("the route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
+}
+
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn two_nodes_share_by_bandwidth_and_one_takes_over() {
+    let net = Net::new("bgp-it-lb");
+    in_ns(&net.us, &["ip", "addr", "add", "10.9.0.3/24", "dev", "eth0"]);
+    let _frr = frr(
+        &net,
+        "neighbor 10.9.0.3 remote-as 65002\n neighbor 10.9.0.3 timers connect 1\n \
+         address-family ipv4 unicast\n  maximum-paths 16\n exit-address-family",
+    );
+    let node = |asn, id| {
+        let neighbor = format!("neighbor=10.9.0.2,source={id}");
+        net.ours("speaker", &[asn, id, &neighbor])
+    };
+    let (mut one, mut three) = (node("65001", "10.9.0.1"), node("65002", "10.9.0.3"));
+    wait_state(&mut one, "10.9.0.2", "Established");
+    wait_state(&mut three, "10.9.0.2", "Established");
+    ask(&mut one, "announce 192.0.2.1/32 bandwidth=1000000000");
+    ask(&mut three, "announce 192.0.2.1/32 bandwidth=3000000000");
+    let weight = |routes: &str, via: &str| -> Option<u32> {
+        let hop = routes.split("nexthop").find(|h| h.contains(&format!("via {via} ")))?;
+        hop.split_whitespace().skip_while(|w| *w != "weight").nth(1)?.parse().ok()
+    };
+    wait("both, by weight", SOON, || {
+        let routes = fib(&net, "192.0.2.1");
+        let weights = (weight(&routes, "10.9.0.1"), weight(&routes, "10.9.0.3"));
+        matches!(weights, (Some(a), Some(b)) if a * 3 == b)
+    });
+    three.signal(Signal::SIGKILL);
+    wait("the other alone", SOON, || {
+        let routes = fib(&net, "192.0.2.1");
+        routes.contains("via 10.9.0.1") && !routes.contains("10.9.0.3")
+    });
+}
+
 /// BIRD as AS 65000; `session` goes into its BGP protocol.
 fn bird(net: &Net, session: &str) -> Bird {
     net.bird(&format!(

@@ -59,8 +59,7 @@ fn sorted<T: Ord>(
     expected: &str,
     parse: fn(&str) -> value::Parsed<T>,
 ) -> Vec<T> {
-    let mut values: Vec<T> =
-        items.iter().filter_map(|item| item.parse(expected, parse)).collect();
+    let mut values: Vec<T> = items.iter().filter_map(|item| item.parse(expected, parse)).collect();
     values.sort();
     values.dedup();
     values
@@ -74,7 +73,9 @@ pub(super) fn next_hops(field: &Field<'_>) -> Vec<IpAddr> {
             continue;
         };
         match hops.iter().find(|other| other.is_ipv4() == hop.is_ipv4()) {
-            Some(other) => item.error(format!("{hop} is a second one of its family, after {other}")),
+            Some(other) => {
+                item.error(format!("{hop} is a second one of its family, after {other}"))
+            }
             None => hops.push(hop),
         }
     }

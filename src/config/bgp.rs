@@ -226,8 +226,7 @@ fn families(field: &Field<'_>) -> Families {
     let before = field.report().count();
     let mut families = Families::default();
     for item in field.list(2, "[\"ipv4\", \"ipv6\"]") {
-        let family =
-            item.choice(&[("ipv4", Family::Ipv4Unicast), ("ipv6", Family::Ipv6Unicast)]);
+        let family = item.choice(&[("ipv4", Family::Ipv4Unicast), ("ipv6", Family::Ipv6Unicast)]);
         if let Some(family) = family {
             families.insert(family);
         }

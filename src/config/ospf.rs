@@ -59,11 +59,7 @@ fn area_kind(table: &Table<'_>, area: Ipv4Addr) -> AreaKind {
         return AreaKind::Normal;
     };
     let kind = field
-        .choice(&[
-            ("normal", AreaKind::Normal),
-            ("stub", AreaKind::Stub),
-            ("nssa", AreaKind::Nssa),
-        ])
+        .choice(&[("normal", AreaKind::Normal), ("stub", AreaKind::Stub), ("nssa", AreaKind::Nssa)])
         .unwrap_or(AreaKind::Normal);
     if kind != AreaKind::Normal && area.is_unspecified() {
         field.error("area 0, the backbone, can only be normal (RFC 2328 section 3.6)");
@@ -101,9 +97,7 @@ fn interface(
     if let Some(field) = dead_field
         && dead_interval <= hello_interval
     {
-        field.error(format!(
-            "{dead_interval}s is not above the hello interval, {hello_interval}s"
-        ));
+        field.error(format!("{dead_interval}s is not above the hello interval, {hello_interval}s"));
     }
     let instance_id = match version {
         Version::V2 => 0,
@@ -202,9 +196,8 @@ fn auth(table: &Table<'_>, version: Version) -> OspfAuth {
             }
             continue;
         }
-        let id: Option<u16> = entry
-            .require("key-id", &format!("an integer, 0 to {most_id}"))
-            .and_then(|field| {
+        let id: Option<u16> =
+            entry.require("key-id", &format!("an integer, 0 to {most_id}")).and_then(|field| {
                 let id = field.integer(0..=most_id)?;
                 if keys.iter().any(|other| other.id == id) {
                     field.error(format!("{id} is the id of another key"));

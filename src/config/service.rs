@@ -343,7 +343,8 @@ fn announcement(table: &Table<'_>, known: &Known, vips: &[(IpAddr, Spot<'_>)]) -
     let Some(entry) = table.table("announce", &schema::SERVICE_ANNOUNCE) else {
         return Attributes::default();
     };
-    let stub = vips.iter().any(|(vip, _)| if vip.is_ipv4() { known.stub_v4 } else { known.stub_v6 });
+    let stub =
+        vips.iter().any(|(vip, _)| if vip.is_ipv4() { known.stub_v4 } else { known.stub_v6 });
     announce::attributes(&entry, &schema::SERVICE_ANNOUNCE_OSPF, stub)
 }
 

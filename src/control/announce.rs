@@ -314,7 +314,12 @@ mod tests {
     }
 
     fn vip(services: Vec<ServiceView>) -> VipView {
-        VipView { prefix: "192.0.2.10/32".parse().unwrap(), has_local_address: true, services }
+        VipView {
+            prefix: "192.0.2.10/32".parse().unwrap(),
+            has_local_address: true,
+            attributes: Attributes::default(),
+            services,
+        }
     }
 
     fn reasons(decision: &Decision) -> Vec<String> {
@@ -415,5 +420,40 @@ mod tests {
     #[test]
     fn a_vip_without_services_is_withdrawn() {
         assert!(decide_vip(&node(), &vip(vec![])).announcement.is_none());
+    }
+
+    #[test]
+    fn a_service_overrides_the_defaults_and_a_drain_both() {
+        let ospf = |cost, kind| Some(OspfAttributes { cost, kind });
+        let node = NodeView {
+            ospf_v4: true,
+            attributes: Attributes {
+                communities: Some(vec![(65001, 1)]),
+                link_bandwidth: Some(10_000_000_000),
+                med: Some(7),
+                next_hop: Some(vec!["fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()]),
+                ospf: ospf(20, OspfKind::External2),
+                ..Attributes::default()
+            },
+            ..node()
+        };
+        let mut view = vip(vec![service()]);
+        view.attributes.communities = Some(vec![(65001, 2)]);
+        let announcement = decide_vip(&node, &view).announcement.unwrap();
+        assert_eq!(announcement.bgp.communities, vec![(65001, 2)]);
+        assert_eq!(announcement.bgp.med, Some(7));
+        assert_eq!(announcement.bgp.next_hop, Some("10.0.0.1".parse().unwrap()));
+        let bytes = announcement.bgp.link_bandwidth.unwrap().get();
+        assert!((bytes - 1.25e9).abs() < 1.0, "{bytes} bytes per second");
+        assert_eq!(announcement.ospf, ospf(20, OspfKind::External2));
+        let node = NodeView { drain: Drain::Lowered, ..node };
+        let announcement = decide_vip(&node, &view).announcement.unwrap();
+        assert_eq!(announcement.bgp.communities, vec![(65001, 2), GRACEFUL_SHUTDOWN]);
+        assert_eq!(announcement.ospf, ospf(MAX_EXTERNAL_COST, OspfKind::External2));
+        view.attributes.ospf = ospf(5, OspfKind::Stub);
+        let announcement = decide_vip(&node, &view).announcement.unwrap();
+        assert_eq!(announcement.ospf, ospf(MAX_STUB_COST, OspfKind::Stub));
+        view.prefix = "2001:db8::1/128".parse().unwrap();
+        assert_eq!(decide_vip(&node, &view).announcement.unwrap().ospf, None, "no OSPFv3");
     }
 }

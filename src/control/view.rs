@@ -330,10 +330,10 @@ fn traffic<'a>(
     for usage in workers.iter().filter_map(|worker| usage(&worker.stats)) {
         sum.connections_active += usage.active.get();
         sum.connections_total += usage.total.get();
-        sum.packets_in += usage.requests.packets.get();
-        sum.packets_out += usage.replies.packets.get();
-        sum.bytes_in += usage.requests.bytes.get();
-        sum.bytes_out += usage.replies.bytes.get();
+        sum.packets_in += usage.requests().packets.get();
+        sum.packets_out += usage.replies().packets.get();
+        sum.bytes_in += usage.requests().bytes.get();
+        sum.bytes_out += usage.replies().bytes.get();
     }
     sum
 }

@@ -7,9 +7,8 @@ use super::fib::{Adjacency, Fib, Hop, Source};
 use super::hash::Seed;
 use super::schedule::{Schedule, takes_new_flows};
 use super::tables::{
-    Mac,
-    BackendId, BackendSpec, LipId, NextHopId, PortId, Protocol, ServiceId, ServiceSpec, TablesSpec,
-    Timeouts,
+    BackendId, BackendSpec, LipId, Mac, NextHopId, PortId, Protocol, ServiceId, ServiceSpec,
+    TablesSpec, Timeouts,
 };
 use super::time::ticks_of_ms;
 use std::collections::HashSet;
@@ -110,7 +109,6 @@ impl From<Timeouts> for TimeoutTicks {
 #[derive(Debug)]
 struct ServiceCold {
     timeouts: TimeoutTicks,
-    protocol: Protocol,
     schedule: Schedule,
 }
 
@@ -255,10 +253,6 @@ impl Tables {
         self.cold(id).map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
     }
 
-    pub(super) fn protocol(&self, id: ServiceId) -> Option<Protocol> {
-        Some(self.cold(id)?.protocol)
-    }
-
     /// Local addresses of a family, in order of slot.
     pub(super) fn lips_of(&self, v6: bool) -> &[LipId] {
         if v6 { &self.lips_v6 } else { &self.lips_v4 }
@@ -308,8 +302,7 @@ impl Tables {
             self.add_backend(spec, backend, seen)?;
         }
         let schedule = Schedule::build(spec, previous.and_then(|tables| tables.schedule(spec.id)));
-        let cold =
-            ServiceCold { timeouts: spec.timeouts.into(), protocol: spec.protocol, schedule };
+        let cold = ServiceCold { timeouts: spec.timeouts.into(), schedule };
         if slot(&mut self.services_cold, service as usize).replace(cold).is_some() {
             return Err(BuildError::Duplicate("service", service));
         }

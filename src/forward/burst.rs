@@ -53,27 +53,12 @@ enum Step {
     Decided,
 }
 
-/// A packet's flow: everything that translating it needs.
-#[derive(Clone, Copy)]
-struct Hit<A> {
-    flow: FlowNumber,
-    direction: Direction,
-    state: State,
-    service: ServiceId,
-    backend: BackendId,
-    /// The tuple it leaves with.
-    out: Tuple<A>,
-    l4_delta: Delta,
-    ip_delta: Delta,
-    adjacency: u32,
-}
-
 impl Engine {
     /// All stages over at most [`BURST`] frames of one port.
     #[inline(always)]
     pub(super) fn run<F: Frame>(
         &mut self,
-        context: Context,
+        context: &Context,
         frames: &mut [F],
         verdicts: &mut ArrayVec<Verdict, BURST>,
     ) {
@@ -81,7 +66,8 @@ impl Engine {
         let mut all = std::mem::take(&mut self.parsed.0);
         let count = frames.len().min(all.len());
         let parsed = &mut all[..count];
-        let mac = context.tables.port_mac(context.port);
+        // No frame has 64 bits of MAC.
+        let mac = context.tables.port_mac(context.port).unwrap_or(u64::MAX);
         for (frame, parsed) in frames.iter().zip(parsed.iter_mut()) {
             self.parse(context, mac, frame, parsed);
         }
@@ -98,14 +84,15 @@ impl Engine {
 
     /// Stage 1. `mac`: of the port.
     #[inline(always)]
-    fn parse<F: Frame>(&self, context: Context, mac: Option<u64>, frame: &F, parsed: &mut Parsed) {
+    fn parse<F: Frame>(&self, context: &Context, mac: u64, frame: &F, parsed: &mut Parsed) {
         let data = frame.data();
         let Some(first) = data.first_chunk::<8>() else {
             return parsed.decide(Verdict::Drop(DropReason::Truncated));
         };
-        if Some(u64::from_le_bytes(*first) & 0xffff_ffff_ffff) != mac {
+        let destination = u64::from_le_bytes(*first) & 0xffff_ffff_ffff;
+        if destination != mac {
             // The group bit: ARP requests, ND, OSPF.
-            return parsed.decide(if first[0] & 1 != 0 {
+            return parsed.decide(if destination & 1 != 0 {
                 Verdict::Kernel
             } else {
                 Verdict::Drop(DropReason::NotForUs)
@@ -172,7 +159,7 @@ impl Engine {
 
     /// Stage 3.
     #[inline(always)]
-    fn decide<F: Frame>(&mut self, context: Context, frame: &mut F, parsed: &Parsed) -> Verdict {
+    fn decide<F: Frame>(&mut self, context: &Context, frame: &mut F, parsed: &Parsed) -> Verdict {
         let (hash, found) = (parsed.hash, parsed.found);
         match parsed.step {
             Step::Translate(Transport::Udp4) => {
@@ -187,7 +174,7 @@ impl Engine {
             Step::Translate(Transport::Tcp6) => {
                 self.translate::<u128, true, 74, F>(context, frame, hash, found)
             }
-            Step::Other => self.other(context, frame),
+            Step::Other => self.other(*context, frame),
             Step::Decided => parsed.verdict,
         }
     }
@@ -196,7 +183,7 @@ impl Engine {
     #[inline(always)]
     fn translate<A: Family, const TCP: bool, const N: usize, F: Frame>(
         &mut self,
-        context: Context,
+        context: &Context,
         frame: &mut F,
         hash: u32,
         found: Entry,
@@ -207,13 +194,15 @@ impl Engine {
         };
         let tuple = Tuple::<A>::read(header);
         let flags = tcp_flags::<A, TCP, N>(header);
-        match self.hit(context.tables, found, transport(A::V6, TCP), &tuple) {
-            Some(hit)
-                if !TCP || tcp::plain(flags) || !self.starts_anew(context.tables, found, flags) =>
-            {
-                self.send::<A, TCP, N>(context, header, &hit, length)
-            }
-            _ => self.translate_unknown::<A, TCP, N>(context, header, hash, length),
+        let anew = TCP && !tcp::plain(flags) && self.starts_anew(context.tables, found, flags);
+        let known = if anew {
+            None
+        } else {
+            self.translate_known::<A, TCP, N>(context, header, found, &tuple, length)
+        };
+        match known {
+            Some(verdict) => verdict,
+            None => self.translate_unknown::<A, TCP, N>(context, header, hash, length),
         }
     }
 
@@ -221,7 +210,7 @@ impl Engine {
     #[inline(never)]
     fn translate_unknown<A: Family, const TCP: bool, const N: usize>(
         &mut self,
-        context: Context,
+        context: &Context,
         header: &mut [u8; N],
         hash: u32,
         length: u64,
@@ -233,104 +222,79 @@ impl Engine {
             flags: tcp_flags::<A, TCP, N>(header),
             ttl: header[A::TTL],
         };
-        let entry = match self.find_or_create(context, &arrival) {
+        let entry = match self.find_or_create(*context, &arrival) {
             Ok(entry) => entry,
             Err(verdict) => return verdict,
         };
-        match self.hit(context.tables, entry, arrival.transport, &arrival.tuple) {
-            Some(hit) => self.send::<A, TCP, N>(context, header, &hit, length),
-            None => Verdict::Drop(DropReason::NoFlow),
-        }
+        self.translate_known::<A, TCP, N>(context, header, entry, &arrival.tuple, length)
+            .unwrap_or(Verdict::Drop(DropReason::NoFlow))
     }
 
-    /// Translate a packet of this flow and address it.
+    /// Translate a packet and address it, if this entry is its flow.
     #[inline(always)]
-    fn send<A: Family, const TCP: bool, const N: usize>(
+    fn translate_known<A: Family, const TCP: bool, const N: usize>(
         &mut self,
-        context: Context,
+        context: &Context,
         header: &mut [u8; N],
-        hit: &Hit<A>,
-        length: u64,
-    ) -> Verdict {
-        // RFC 1812 §5.3.1, RFC 8200 §3.
-        if header[A::TTL] <= 1 {
-            return Verdict::Drop(DropReason::TtlExpired);
-        }
-        let mut number = hit.adjacency;
-        let mut verdict = Verdict::Kernel;
-        if number == NO_ADJACENCY {
-            match self.route_flow(context, hit, transport(A::V6, TCP)) {
-                Ok(found) => number = found,
-                Err(Verdict::Drop(reason)) => return Verdict::Drop(reason),
-                Err(wait) => verdict = wait,
-            }
-        }
-        if number != NO_ADJACENCY {
-            verdict = address::<A, N>(context.tables, number, header);
-            if let Verdict::Drop(_) = verdict {
-                return verdict;
-            }
-        }
-        self.seen::<A, TCP>(context, hit, tcp_flags::<A, TCP, N>(header));
-        rewrite::<A, TCP, N>(header, hit);
-        self.count(hit, length);
-        verdict
-    }
-
-    /// This entry, if it is the flow of the packet.
-    #[inline(always)]
-    fn hit<A: Family>(
-        &self,
-        tables: &Tables,
         entry: Entry,
-        transport: Transport,
         tuple: &Tuple<A>,
-    ) -> Option<Hit<A>> {
-        let record = self.flows.get(entry.flow())?;
-        if record.transport != transport as u8 {
+        length: u64,
+    ) -> Option<Verdict> {
+        let (tables, direction) = (context.tables, entry.direction());
+        let record = self.flows.get_mut(entry.flow())?;
+        if record.transport != transport(A::V6, TCP) as u8 {
             return None;
         }
-        let direction = entry.direction();
         let (arrives, out) = sides::<A>(tables, record, direction)?;
         if arrives != *tuple {
             return None;
         }
-        let adjacency = if record.routing == tables.routing() {
-            record.adjacency[direction as usize]
-        } else {
-            NO_ADJACENCY
-        };
-        Some(Hit {
-            flow: entry.flow(),
-            direction,
-            state: record.state,
-            service: record.service,
-            backend: record.backend,
-            out,
-            l4_delta: record.l4_delta[direction as usize],
-            ip_delta: record.ip_delta[direction as usize],
-            adjacency,
-        })
-    }
-
-    /// The flow was seen: its timer, and its state where this packet changes it.
-    #[inline(always)]
-    fn seen<A: Family, const TCP: bool>(&mut self, context: Context, hit: &Hit<A>, flags: u8) {
-        if let Some(record) = self.flows.get_mut(hit.flow) {
-            record.last_seen = context.now;
+        // RFC 1812 §5.3.1, RFC 8200 §3.
+        if header[A::TTL] <= 1 {
+            return Some(Verdict::Drop(DropReason::TtlExpired));
         }
-        if TCP {
-            if hit.state != State::Established || !tcp::plain(flags) {
-                let next = tcp::next(hit.state, hit.direction, flags);
-                self.move_to(context, hit.flow, hit.service, next);
+        let mut number = record.adjacency[direction as usize];
+        if record.routing != tables.routing() {
+            number = NO_ADJACENCY;
+        }
+        let reply = direction == Direction::Reply;
+        let addresses_delta = record.addresses_delta.undo_if(reply);
+        let l4_delta = record.l4_delta.undo_if(reply);
+        let (service, backend, state) = (record.service, record.backend, record.state);
+        let verdict = if number == NO_ADJACENCY {
+            let verdict = self.route_flow::<A, N>(context, entry, &out, TCP, header);
+            if let Verdict::Drop(_) = verdict {
+                return Some(verdict);
             }
-        } else if hit.state == State::UdpUnreplied && hit.direction == Direction::Reply {
-            self.move_to(context, hit.flow, hit.service, State::Udp);
+            if let Some(record) = self.flows.get_mut(entry.flow()) {
+                record.last_seen = context.now;
+            }
+            verdict
+        } else {
+            let verdict = address::<A, N>(tables, number, header);
+            if let Verdict::Drop(_) = verdict {
+                return Some(verdict);
+            }
+            record.last_seen = context.now;
+            verdict
+        };
+        if TCP {
+            let flags = tcp_flags::<A, TCP, N>(header);
+            if state != State::Established || !tcp::plain(flags) {
+                let next = tcp::next(state, direction, flags);
+                self.move_to(context, entry.flow(), service, next);
+            }
+        } else if state == State::UdpUnreplied && direction == Direction::Reply {
+            self.move_to(context, entry.flow(), service, State::Udp);
         }
+        rewrite::<A, TCP, N>(header, &out, addresses_delta, l4_delta);
+        self.count(service, backend, direction, length);
+        Some(verdict)
     }
 
+    /// The flow's state changed, or not.
     #[inline(never)]
-    fn move_to(&mut self, context: Context, flow: FlowNumber, service: ServiceId, next: State) {
+    fn move_to(&mut self, context: &Context, flow: FlowNumber, service: ServiceId, next: State) {
         if self.flows.get(flow).is_some_and(|r| r.state != next) {
             let timeout = context.tables.timeouts(service).of(next);
             self.flows.set_state(flow, next, context.now.plus(timeout));
@@ -338,43 +302,45 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn count<A>(&self, hit: &Hit<A>, length: u64) {
+    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, length: u64) {
         let add = |usage: Option<&Usage>| {
             if let Some(usage) = usage {
-                match hit.direction {
-                    Direction::Request => usage.requests.add(1, length),
-                    Direction::Reply => usage.replies.add(1, length),
-                }
+                usage.traffic[direction as usize].add(1, length);
             }
         };
-        add(self.stats.service(hit.service));
-        add(self.stats.backend(hit.backend));
+        add(self.stats.service(service));
+        add(self.stats.backend(backend));
     }
 
-    /// Ask the routes for a flow's direction, and keep the answer.
+    /// Ask the routes for a flow's direction, keep the answer, and address the packet.
     #[inline(never)]
-    fn route_flow<A: Family>(
+    fn route_flow<A: Family, const N: usize>(
         &mut self,
-        context: Context,
-        hit: &Hit<A>,
-        transport: Transport,
-    ) -> Result<u32, Verdict> {
-        let number = self.route(context.tables, &hit.out, transport)?;
-        if let Some(record) = self.flows.get_mut(hit.flow) {
+        context: &Context,
+        entry: Entry,
+        out: &Tuple<A>,
+        tcp: bool,
+        header: &mut [u8; N],
+    ) -> Verdict {
+        let number = match self.route(context.tables, out, transport(A::V6, tcp)) {
+            Ok(number) => number,
+            Err(verdict) => return verdict,
+        };
+        if let Some(record) = self.flows.get_mut(entry.flow()) {
             if record.routing != context.tables.routing() {
                 record.routing = context.tables.routing();
                 record.adjacency = [NO_ADJACENCY; 2];
             }
-            record.adjacency[hit.direction as usize] = number;
+            record.adjacency[entry.direction() as usize] = number;
         }
-        Ok(number)
+        address::<A, N>(context.tables, number, header)
     }
 
     /// The worker that owns this packet, if it is another one. `hash`: of its tuple.
     #[inline(never)]
     fn other_owner(
         &self,
-        context: Context,
+        context: &Context,
         data: &[u8],
         transport: Transport,
         hash: u64,
@@ -390,7 +356,7 @@ impl Engine {
     /// The worker that owns what is sent to this address and port (host order), if one is known.
     pub(super) fn owner(
         &self,
-        context: Context,
+        context: &Context,
         destination: Address,
         v6: bool,
         port: u16,
@@ -461,17 +427,21 @@ pub(super) fn address<A: Family, const N: usize>(
 
 /// Addresses, ports, TTL and checksums.
 #[inline(always)]
-fn rewrite<A: Family, const TCP: bool, const N: usize>(header: &mut [u8; N], hit: &Hit<A>) {
+fn rewrite<A: Family, const TCP: bool, const N: usize>(
+    header: &mut [u8; N],
+    out: &Tuple<A>,
+    addresses_delta: Delta,
+    l4_delta: Delta,
+) {
     header[A::TTL] = header[A::TTL].wrapping_sub(1);
     if !A::V6 {
         let checksum = u16::from_ne_bytes(get(header, offset::V4_CHECKSUM));
-        let checksum = hit.ip_delta.apply(checksum);
+        let checksum = addresses_delta.and(Delta::TTL_DECREMENT).apply(checksum);
         put(header, offset::V4_CHECKSUM, checksum.to_ne_bytes());
     }
-    hit.out.write(header);
+    out.write(header);
     let at = A::L4 + if TCP { offset::TCP_CHECKSUM } else { offset::UDP_CHECKSUM };
     let checksum = u16::from_ne_bytes(get(header, at));
-    let checksum =
-        if TCP { hit.l4_delta.apply(checksum) } else { hit.l4_delta.apply_udp(checksum) };
+    let checksum = if TCP { l4_delta.apply(checksum) } else { l4_delta.apply_udp(checksum) };
     put(header, at, checksum.to_ne_bytes());
 }

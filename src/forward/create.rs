@@ -10,7 +10,6 @@ use super::tcp;
 use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number, sides};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::Transport;
-use crate::packet::checksum::Delta;
 
 /// What is known of a packet that may begin a flow.
 pub(super) struct Arrival<A> {
@@ -137,29 +136,44 @@ impl Engine {
         (lip, port): (LipId, u16),
     ) -> Result<FlowNumber, DropReason> {
         let state = if is_tcp(arrival.transport) { State::SynSent } else { State::UdpUnreplied };
-        let mut record = Record {
-            client: arrival.tuple.source.to_address(),
-            client_port: arrival.tuple.source_port,
-            local_port: u16::from_ne_bytes(port.to_be_bytes()),
+        let tables = context.tables;
+        let (Some(backend_slot), Some(lip_slot)) = (tables.backend(backend), tables.lip(lip))
+        else {
+            return Err(DropReason::NoBackend);
+        };
+        let outside = arrival.tuple;
+        let inside = Tuple {
+            source: A::from_address(&lip_slot.address),
+            destination: A::from_address(&backend_slot.address),
+            source_port: u16::from_ne_bytes(port.to_be_bytes()),
+            destination_port: backend_slot.port,
+        };
+        let (addresses_delta, ports_delta) = deltas(&outside, &inside);
+        let record = Record {
+            addresses: A::pack([
+                outside.source,
+                outside.destination,
+                inside.source,
+                inside.destination,
+            ]),
+            client_port: outside.source_port,
+            vip_port: outside.destination_port,
+            local_port: inside.source_port,
+            backend_port: inside.destination_port,
             service,
             backend,
             lip,
             transport: arrival.transport as u8,
             state,
+            addresses_delta,
+            l4_delta: addresses_delta.and(ports_delta),
             last_seen: context.now,
-            routing: context.tables.routing(),
+            routing: tables.routing(),
             ..Record::EMPTY
         };
-        let mut hashes = [0; 2];
-        for direction in [Direction::Request, Direction::Reply] {
-            let (arrives, leaves) =
-                sides::<A>(context.tables, &record, direction).ok_or(DropReason::NoBackend)?;
-            let number = direction as usize;
-            let (addresses, ports) = deltas(&arrives, &leaves);
-            record.ip_delta[number] = addresses.and(Delta::TTL_DECREMENT);
-            record.l4_delta[number] = addresses.and(ports);
-            hashes[number] = arrives.hash(&self.seed, protocol_number(arrival.transport)) as u32;
-        }
+        let protocol = protocol_number(arrival.transport);
+        let hashes =
+            [outside, inside.reversed()].map(|tuple| tuple.hash(&self.seed, protocol) as u32);
         let timeout = context.tables.timeouts(service).of(state);
         let deadline = context.now.plus(timeout);
         if let Ok(flow) = self.flows.insert(record, hashes, deadline) {

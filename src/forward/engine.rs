@@ -113,7 +113,7 @@ impl Engine {
         verdicts.clear();
         let context = Context { tables, now: now.tick(), port, origin };
         let count = frames.len().min(BURST);
-        self.run(context, &mut frames[..count], verdicts);
+        self.run(&context, &mut frames[..count], verdicts);
         self.gauge();
     }
 

@@ -6,7 +6,6 @@
 //!
 //! Every flow is found in both directions or in neither; [`FlowTable::check`] says so in tests.
 
-use super::build::Address;
 use super::index::{Hash32, Index};
 use super::tables::{BackendId, LipId, ServiceId};
 use super::time::Tick;
@@ -79,19 +78,23 @@ impl State {
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Record {
-    pub client: Address,
+    /// IPv4: client, VIP, LIP and backend, so that one cache line has it all. IPv6: the client; the
+    /// others are looked up by slot.
+    pub addresses: [u8; 16],
     pub client_port: u16,
+    pub vip_port: u16,
     pub local_port: u16,
+    pub backend_port: u16,
     pub service: ServiceId,
     pub backend: BackendId,
     pub lip: LipId,
     /// [`crate::packet::Transport`] as a number; [`Record::FREE`] if not in use.
     pub transport: u8,
     pub state: State,
-    /// What translation does to the checksums of TCP or UDP, by [`Direction`].
-    pub l4_delta: [Delta; 2],
-    /// What it does to that of IPv4, TTL included.
-    pub ip_delta: [Delta; 2],
+    /// What translating a request does to a checksum over its addresses, and to one over addresses
+    /// and ports. A reply undoes it.
+    pub addresses_delta: Delta,
+    pub l4_delta: Delta,
     pub last_seen: Tick,
     /// Where each direction leaves, as of the routes of `routing`; or [`NO_ADJACENCY`].
     pub adjacency: [u32; 2],
@@ -106,16 +109,18 @@ impl Record {
 
     /// A record not in use. Fields are then filled in by whoever makes the flow.
     pub const EMPTY: Self = Self {
-        client: Address([0; 16]),
+        addresses: [0; 16],
         client_port: 0,
+        vip_port: 0,
         local_port: 0,
+        backend_port: 0,
         service: ServiceId(u32::MAX),
         backend: BackendId(u32::MAX),
         lip: LipId(u16::MAX),
         transport: Self::FREE,
         state: State::Free,
-        l4_delta: [Delta::NONE; 2],
-        ip_delta: [Delta::NONE; 2],
+        addresses_delta: Delta::NONE,
+        l4_delta: Delta::NONE,
         last_seen: Tick(0),
         adjacency: [NO_ADJACENCY; 2],
         routing: 0,

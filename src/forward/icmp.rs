@@ -83,7 +83,7 @@ impl Engine {
         if self.workers > 1 && context.origin == Origin::Port {
             let port = u16::from_be_bytes(arrives.destination_port.to_ne_bytes());
             let to = arrives.destination.to_address();
-            let owner = self.owner(context, to, A::V6, port, hash);
+            let owner = self.owner(&context, to, A::V6, port, hash);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
                 return Ok(Verdict::Handover { worker });
             }

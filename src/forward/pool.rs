@@ -100,3 +100,11 @@ impl Pool {
         self.backends.iter().map(|pool| pool.active).max().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+impl Pool {
+    /// Pairs in use toward all backends together.
+    pub fn in_use(&self) -> u32 {
+        self.backends.iter().map(|pool| pool.active).sum()
+    }
+}

@@ -69,14 +69,24 @@ impl Traffic {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Usage {
-    /// From clients to backends.
-    pub requests: Traffic,
-    /// From backends to clients.
-    pub replies: Traffic,
+    /// By direction, so that counting needs no branch.
+    pub(super) traffic: [Traffic; 2],
     /// Flows now. A slot may be reused once this is 0 on every worker.
     pub active: Counter,
     /// Flows ever.
     pub total: Counter,
+}
+
+impl Usage {
+    /// From clients to backends.
+    pub fn requests(&self) -> &Traffic {
+        &self.traffic[0]
+    }
+
+    /// From backends to clients.
+    pub fn replies(&self) -> &Traffic {
+        &self.traffic[1]
+    }
 }
 
 /// The counters of one worker.
@@ -203,14 +213,14 @@ mod tests {
             worker.count_drop(DropReason::NoRoute);
             worker.received.add(2, 120);
             if let Some(usage) = worker.service(ServiceId(1)) {
-                usage.requests.add(1, 60);
+                usage.traffic[0].add(1, 60);
             }
             assert!(worker.backend(BackendId(1)).is_none());
         }
         assert_eq!(sum(&workers, |w| w.received.bytes.get()), 240);
         assert_eq!(sum(&workers, WorkerStats::dropped), 2);
         assert_eq!(
-            sum(&workers, |w| w.service(ServiceId(1)).map_or(0, |u| u.requests.packets.get())),
+            sum(&workers, |w| w.service(ServiceId(1)).map_or(0, |u| u.requests().packets.get())),
             2
         );
     }

@@ -307,6 +307,7 @@ impl World {
         assert_eq!(self.frames, self.forwarded + stats.dropped(), "frames");
         let flows = u64::from(self.engine.flow_count());
         assert_eq!(stats.flows.get(), flows);
+        assert_eq!(self.engine.pool.in_use(), self.engine.flow_count(), "LIP:port leaked");
         assert_eq!(
             stats.flows_created.get(),
             flows
@@ -325,7 +326,7 @@ impl World {
         assert_eq!(sum(&|usage| usage.total.get()), (created, created));
         let forwarded = self.forwarded;
         let packets =
-            |usage: &stats::Usage| usage.requests.packets.get() + usage.replies.packets.get();
+            |usage: &stats::Usage| usage.requests().packets.get() + usage.replies().packets.get();
         assert_eq!(sum(&packets), (forwarded, forwarded), "packets");
         self.check_views();
     }

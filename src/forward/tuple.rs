@@ -24,6 +24,11 @@ pub(super) trait Family: Copy + Eq {
     const DESTINATION: usize;
     const L4: usize;
 
+    /// Client, VIP, LIP and backend of a flow. `None`: a slot that the flow names is empty in these
+    /// tables.
+    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]>;
+    /// As [`Record::addresses`] has them.
+    fn pack(ends: [Self; 4]) -> [u8; 16];
     fn from_address(address: &Address) -> Self;
     fn to_address(self) -> Address;
     fn read<const N: usize>(frame: &[u8; N], at: usize) -> Self;
@@ -45,6 +50,18 @@ impl Family for u32 {
     const SOURCE: usize = offset::V4_SOURCE;
     const DESTINATION: usize = offset::V4_DESTINATION;
     const L4: usize = offset::V4_L4;
+
+    #[inline(always)]
+    fn ends(_tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+        let packed = &record.addresses;
+        Some([0, 4, 8, 12].map(|at| Self::from_ne_bytes(get(packed, at))))
+    }
+
+    fn pack(ends: [Self; 4]) -> [u8; 16] {
+        let mut packed = [0; 16];
+        packed.copy_from_slice(ends.map(Self::to_ne_bytes).as_flattened());
+        packed
+    }
 
     #[inline(always)]
     fn from_address(address: &Address) -> Self {
@@ -83,6 +100,26 @@ impl Family for u128 {
     const SOURCE: usize = offset::V6_SOURCE;
     const DESTINATION: usize = offset::V6_DESTINATION;
     const L4: usize = offset::V6_L4;
+
+    #[inline(always)]
+    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+        let service = tables.service(record.service)?;
+        let backend = tables.backend(record.backend)?;
+        let lip = tables.lip(record.lip)?;
+        if service.port == 0 || backend.port == 0 || !lip.present {
+            return None;
+        }
+        Some([
+            Self::from_ne_bytes(record.addresses),
+            Self::from_address(&service.vip),
+            Self::from_address(&lip.address),
+            Self::from_address(&backend.address),
+        ])
+    }
+
+    fn pack([client, ..]: [Self; 4]) -> [u8; 16] {
+        client.to_ne_bytes()
+    }
 
     #[inline(always)]
     fn from_address(address: &Address) -> Self {
@@ -178,23 +215,18 @@ pub(super) fn sides<A: Family>(
     record: &Record,
     direction: Direction,
 ) -> Option<(Tuple<A>, Tuple<A>)> {
-    let service = tables.service(record.service)?;
-    let backend = tables.backend(record.backend)?;
-    let lip = tables.lip(record.lip)?;
-    if service.port == 0 || backend.port == 0 || !lip.present {
-        return None;
-    }
+    let [client, vip, lip, backend] = A::ends(tables, record)?;
     let outside = Tuple {
-        source: A::from_address(&record.client),
-        destination: A::from_address(&service.vip),
+        source: client,
+        destination: vip,
         source_port: record.client_port,
-        destination_port: service.port,
+        destination_port: record.vip_port,
     };
     let inside = Tuple {
-        source: A::from_address(&lip.address),
-        destination: A::from_address(&backend.address),
+        source: lip,
+        destination: backend,
         source_port: record.local_port,
-        destination_port: backend.port,
+        destination_port: record.backend_port,
     };
     Some(match direction {
         Direction::Request => (outside, inside),

@@ -1,10 +1,11 @@
 //! Flows as people see them: `dunlin flows`.
 
-use super::build::{Address, Tables};
+use super::build::Tables;
 use super::engine::Engine;
 use super::flows::{Record, State};
 use super::tables::Protocol;
 use super::time::{Now, Tick, ms_of_ticks};
+use super::tuple::Family;
 use std::net::SocketAddr;
 
 /// Records that one call looks at, at most, per flow it may return.
@@ -60,21 +61,20 @@ impl Engine {
 
     /// `None`: a slot that the flow names is empty in these tables.
     fn view(&self, tables: &Tables, now: Tick, record: &Record) -> Option<FlowView> {
-        let service = tables.service(record.service)?;
-        let backend = tables.backend(record.backend)?;
-        let lip = tables.lip(record.lip)?;
         let v6 = record.transport >= crate::packet::Transport::Udp6 as u8;
-        let address = |address: Address, port: u16| {
-            let port = u16::from_be_bytes(port.to_ne_bytes());
-            SocketAddr::new(address.ip(v6), port)
+        let [client, vip, lip, backend] = if v6 {
+            u128::ends(tables, record)?.map(Family::ip)
+        } else {
+            u32::ends(tables, record)?.map(Family::ip)
         };
+        let end = |ip, port: u16| SocketAddr::new(ip, u16::from_be_bytes(port.to_ne_bytes()));
         Some(FlowView {
             family: if v6 { 6 } else { 4 },
-            protocol: tables.protocol(record.service)?,
-            client: address(record.client, record.client_port),
-            vip: address(service.vip, service.port),
-            lip: address(lip.address, record.local_port),
-            backend: address(backend.address, backend.port),
+            protocol: if record.transport & 1 == 1 { Protocol::Tcp } else { Protocol::Udp },
+            client: end(client, record.client_port),
+            vip: end(vip, record.vip_port),
+            lip: end(lip, record.local_port),
+            backend: end(backend, record.backend_port),
             state: record.state.name(),
             idle_ms: ms_of_ticks(now.since(record.last_seen).max(0) as u32),
             service: record.service.0,

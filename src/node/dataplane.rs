@@ -67,7 +67,8 @@ impl Opened {
                 })
                 .collect(),
             main_core: config.dataplane.workers.first().copied().unwrap_or(0),
-            extra: Vec::new(),
+            // It complains, as errors, that the kernel cannot offload flow rules. We ask for none.
+            extra: vec!["--log-level=pmd.net.tap:critical".to_owned()],
         })
         .context("DPDK does not start")?;
         let pool_config = PoolConfig { mbufs: config.dataplane.mbufs, ..PoolConfig::default() };

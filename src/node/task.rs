@@ -165,9 +165,9 @@ impl Task {
                 .map(|usage| usage.active.get())
                 .sum()
         });
-        // systemd restarts a node whose data plane is dead: it announces nothing any more anyway.
-        let all_stalled = self.owner.state().workers.iter().all(|worker| worker.stalled);
-        if !all_stalled {
+        // A node with a stalled worker announces nothing, and will not get better by itself: left
+        // without this for long enough, systemd restarts it.
+        if !self.owner.state().workers.iter().any(|worker| worker.stalled) {
             super::notify(&[sd_notify::NotifyState::Watchdog]);
         }
     }
@@ -233,6 +233,9 @@ impl Task {
             .set_sessions(speaking::bfd_sessions(&live))
             .await
             .map_err(|error| refuse(error.to_string()))?;
+        for (ospf, (config, _)) in self.outlets.ospf.iter().zip(speaking::ospf_configs(&live)) {
+            ospf.set_config(config).await.map_err(|error| refuse(error.to_string()))?;
+        }
         self.outlets.mirror.install_routes(RouteSource::Static, speaking::static_routes(&live));
         self.owner.handle(Event::Config(Arc::clone(&live)));
         self.set_addresses(&live).await;
@@ -264,6 +267,9 @@ impl Task {
     /// Withdrawn already; say goodbye so that nobody reads our silence as a failure.
     async fn leave(self) {
         super::notify(&[sd_notify::NotifyState::Stopping]);
+        for ospf in &self.outlets.ospf {
+            ospf.shutdown().await;
+        }
         self.bfd.shutdown().await;
         self.speaker.shutdown("dunlind stops").await;
         if let Err(error) = self.outlets.mirror.shutdown().await {

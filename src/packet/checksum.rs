@@ -68,10 +68,20 @@ impl Delta {
         Self(fold(u64::from(self.0) + u64::from(!fold(sum(old))) + sum(new)))
     }
 
+    /// The replacement undone, if `undo`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn undo_if(self, undo: bool) -> Self {
+        // The negative of a ones' complement number.
+        Self(self.0 ^ (undo as u16).wrapping_neg())
+    }
+
     /// Both replacements.
     #[must_use]
+    #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u64 + other.0 as u64))
+        let sum = self.0 as u32 + other.0 as u32;
+        Self(((sum & 0xffff) + (sum >> 16)) as u16)
     }
 
     /// The checksum after the replacement, in native order like `checksum`.
@@ -140,6 +150,8 @@ mod tests {
                 .replace(&old[..4], &new[..4])
                 .and(Delta::NONE.replace(&old[4..], &new[4..]));
             prop_assert_eq!(halves.apply(before), checksum(&bytes));
+            let undone = halves.undo_if(true).apply(checksum(&bytes));
+            prop_assert_eq!(undone, before);
         }
 
         #[test]

@@ -400,7 +400,7 @@ impl<Q: Queue> Worker<Q> {
     fn answer_probe(&mut self, now: Now) {
         let asked = self.shared.probe_asked.load(Ordering::Acquire);
         if asked != self.shared.probe_answered.load(Ordering::Relaxed)
-            && probe::comes_back(&mut self.engine, &self.tables, now)
+            && probe::comes_back(&mut self.engine, &self.tables, now, &self.shared.stats)
         {
             self.shared.probe_answered.store(asked, Ordering::Release);
         }

@@ -5,8 +5,9 @@
 //! rewrite. With no VIP configured, an ARP frame must be sent to the kernel.
 
 use crate::forward::tables::{Mac, PortId};
-use crate::forward::{Engine, Now, Tables, Verdict};
+use crate::forward::{Engine, Now, Tables, Verdict, WorkerStats};
 use crate::packet::Frame;
+use crate::packet::checksum::checksum;
 use std::net::IpAddr;
 
 const ECHO_REQUEST_V4: u8 = 8;
@@ -16,19 +17,21 @@ const ECHO_REPLY_V6: u8 = 129;
 const ETHERNET: usize = 14;
 
 /// Send one through; true if what comes back is right.
-pub fn comes_back(engine: &mut Engine, tables: &Tables, now: Now) -> bool {
+pub fn comes_back(engine: &mut Engine, tables: &Tables, now: Now, stats: &WorkerStats) -> bool {
     let port = PortId(0);
     let Some(mac) = tables.mac(port) else { return false };
-    match tables.some_vip() {
-        None => {
-            let mut frame = arp(mac);
-            matches!(engine.forward(tables, now, port, &mut frame), Verdict::Kernel)
+    let vip = tables.some_vip();
+    let mut frame = vip.map_or_else(|| arp(mac), |vip| echo_request(mac, vip));
+    let verdict = engine.forward(tables, now, port, &mut frame);
+    match (verdict, vip) {
+        (Verdict::Kernel, None) => true,
+        (Verdict::Transmit { .. }, Some(vip)) => frame.is_echo_reply(vip),
+        (Verdict::Drop(_), _) => {
+            // The engine counted the drop; the books must balance.
+            stats.received.add(1, frame.len as u64);
+            false
         }
-        Some(vip) => {
-            let mut frame = echo_request(mac, vip);
-            let verdict = engine.forward(tables, now, port, &mut frame);
-            matches!(verdict, Verdict::Transmit { .. }) && frame.is_echo_reply(vip)
-        }
+        _ => false,
     }
 }
 
@@ -82,11 +85,11 @@ fn echo_request(mac: Mac, vip: IpAddr) -> Probe {
             ip[9] = 1;
             ip[12..16].copy_from_slice(&[203, 0, 113, 254]);
             ip[16..20].copy_from_slice(&vip.octets());
-            let sum = internet_checksum(ip);
+            let sum = checksum(ip).to_ne_bytes();
             ip[10..12].copy_from_slice(&sum);
             let icmp = &mut probe.bytes[ETHERNET + 20..ETHERNET + 28];
             icmp[0] = ECHO_REQUEST_V4;
-            let sum = internet_checksum(icmp);
+            let sum = checksum(icmp).to_ne_bytes();
             icmp[2..4].copy_from_slice(&sum);
             probe
         }
@@ -99,7 +102,7 @@ fn echo_request(mac: Mac, vip: IpAddr) -> Probe {
             pseudo[35] = 8;
             pseudo[39] = 58;
             pseudo[40] = ECHO_REQUEST_V6;
-            let sum = internet_checksum(&pseudo);
+            let sum = checksum(&pseudo).to_ne_bytes();
             let ip = &mut probe.bytes[ETHERNET..];
             ip[0] = 0x60;
             ip[5] = 8;
@@ -112,11 +115,4 @@ fn echo_request(mac: Mac, vip: IpAddr) -> Probe {
             probe
         }
     }
-}
-
-/// RFC 1071, over an even number of bytes.
-fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
-    let sum: u32 = bytes.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (!(folded + (folded >> 16)) as u16).to_be_bytes()
 }

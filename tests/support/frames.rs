@@ -209,7 +209,7 @@ fn host(text: &str) -> Result<IpAddr, String> {
 }
 
 pub fn from_hex(text: &str) -> Result<Vec<u8>, String> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err("hex wants two digits per byte".into());
     }
     (0..text.len())

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Where the failover tests find the node.
 const BIN_DIR: &str = "DUNLIN_BIN_DIR";
+/// How long each fuzz target runs, seconds. A moment by hand, a minute in CI.
+const FUZZ_SECONDS: &str = "DUNLIN_FUZZ_SECONDS";
 
 struct Group {
     name: &'static str,
@@ -91,7 +93,7 @@ const GROUPS: &[Group] = &[
         name: "fuzz",
         about: "garbage into everything that reads bytes",
         root: false,
-        run: |targets| targets.run("fuzz", &[]),
+        run: fuzz,
     },
     Group {
         name: "deny",
@@ -214,6 +216,17 @@ fn lab(targets: &Targets) -> Result<()> {
     // Two cores for everything: one lab at a time.
     for mut command in targets.commands("lab", &["--test-threads=1"]) {
         cargo::status(command.env(BIN_DIR, dir))?;
+    }
+    Ok(())
+}
+
+fn fuzz(targets: &Targets) -> Result<()> {
+    let longer = std::env::var_os("CI").is_some() && std::env::var_os(FUZZ_SECONDS).is_none();
+    for mut command in targets.commands("fuzz", &[]) {
+        if longer {
+            command.env(FUZZ_SECONDS, "60");
+        }
+        cargo::status(&mut command)?;
     }
     Ok(())
 }

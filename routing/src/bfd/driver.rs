@@ -43,10 +43,11 @@ pub struct PeerEvent {
 
 impl PeerEvent {
     /// The path to the peer failed: tear sessions over it down. Only Up → Down counts, and not if
-    /// either side is AdminDown: neither a session that never came up nor an orderly stop is news
-    /// about the path (RFC 5882 §3.2, §4.2).
+    /// either side is AdminDown, or if the peer began its session anew: neither a session that never
+    /// came up nor an orderly stop is news about the path (RFC 5882 §3.2, §4.2). See
+    /// [`super::session::Event::is_failure`].
     pub fn is_failure(&self) -> bool {
-        is_failure(self.old, self.new, self.cause)
+        is_failure(self.old, self.new, self.cause, self.remote_diagnostic)
     }
 }
 

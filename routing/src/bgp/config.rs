@@ -102,8 +102,10 @@ impl fmt::Debug for Password {
 /// One neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeighborConfig {
+    /// `::` stands for an unnumbered neighbour: the router at the other end of `interface`,
+    /// found by its router advertisements.
     pub address: IpAddr,
-    /// The interface of a link-local address.
+    /// The interface of a link-local address or unnumbered neighbour.
     pub interface: Option<String>,
     /// The port we dial.
     pub port: u16,
@@ -143,6 +145,16 @@ pub struct NeighborConfig {
 }
 
 impl NeighborConfig {
+    /// The router at the other end of `interface`, whatever its link-local address; IPv4 routes
+    /// travel with an IPv6 next hop (RFC 8950).
+    pub fn unnumbered(interface: impl Into<String>, remote_as: RemoteAs) -> Self {
+        Self {
+            interface: Some(interface.into()),
+            extended_next_hop: true,
+            ..Self::new(Ipv6Addr::UNSPECIFIED.into(), remote_as)
+        }
+    }
+
     /// A neighbour with the usual values: active and passive, both families, hold time 90 s.
     pub fn new(address: IpAddr, remote_as: RemoteAs) -> Self {
         Self {

@@ -92,6 +92,8 @@ pub struct Session {
     wanted: Arc<Wanted>,
     rib: Option<AdjRibOut>,
     import: AdjRibIn,
+    /// To be told once, however many UPDATEs an input held.
+    routes_changed: bool,
     outputs: VecDeque<Output>,
     reported: State,
     next_id: u64,
@@ -103,6 +105,7 @@ pub struct Session {
     established_at: Option<Instant>,
     established_count: u64,
     last_error: Option<SessionError>,
+    last_down: Option<SessionError>,
     received: MessageCounts,
     sent: MessageCounts,
     update_errors: UpdateErrors,
@@ -127,6 +130,7 @@ impl Session {
             wanted,
             rib: None,
             import: AdjRibIn::default(),
+            routes_changed: false,
             outputs: VecDeque::new(),
             reported: State::Idle,
             next_id: 1,
@@ -136,6 +140,7 @@ impl Session {
             established_at: None,
             established_count: 0,
             last_error: None,
+            last_down: None,
             received: MessageCounts::default(),
             sent: MessageCounts::default(),
             update_errors: UpdateErrors::default(),
@@ -220,6 +225,14 @@ impl Session {
     /// BFD went from Up to Down: the session falls at once (RFC 5882 §4.3, RFC 9384).
     pub fn handle_bfd_down(&mut self, now: Instant) {
         self.apply(self.primary.id, Event::BfdDown, Cause::Plain, now);
+        self.settle(now);
+    }
+
+    /// The neighbour shows signs of life: do not wait any longer before dialling it.
+    pub fn handle_reachable(&mut self, now: Instant) {
+        if self.primary.state == State::Active && !self.config.passive {
+            self.apply(self.primary.id, Event::ConnectRetryExpires, Cause::Plain, now);
+        }
         self.settle(now);
     }
 
@@ -328,8 +341,11 @@ impl Session {
         }
     }
 
-    /// After every input: bytes to send, and their timer.
+    /// After every input: news, bytes to send, and their timer.
     fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.routes_changed) {
+            self.outputs.push_back(Output::RoutesChanged);
+        }
         if let (State::Established, Some(rib)) = (self.primary.state, &mut self.rib) {
             let messages = rib.poll_updates(SEND_BUFFER, self.primary.sending_mut());
             self.sent.update += u64::from(messages);

@@ -46,7 +46,8 @@ pub struct Key {
     /// 8 bits on the wire of OSPFv2, 16 (SA ID) of OSPFv3.
     pub id: u16,
     pub algorithm: Algorithm,
-    /// MD5: 1 to 16 bytes. HMAC: any length.
+    /// 1 byte to the length of the digest, in OSPFv3 two bytes less. Longer keys are refused: RFC
+    /// 5709 §3.3 has them hashed first, which others do only beyond the block size, as plain HMAC.
     #[serde(skip_serializing)]
     pub secret: Vec<u8>,
 }
@@ -274,13 +275,15 @@ impl Auth {
 }
 
 impl Key {
-    /// Whether the secret can be used.
+    /// Whether the key can be used.
     pub fn check(&self, version: Version) -> bool {
-        let fits = match self.algorithm {
-            Algorithm::Md5 => version == Version::V2 && self.secret.len() <= 16,
-            _ => true,
+        let longest = match version {
+            Version::V2 => self.algorithm.digest_len(),
+            Version::V3 => self.algorithm.digest_len() - V3_PROTOCOL_ID.len(),
         };
-        fits && !self.secret.is_empty() && (version == Version::V3 || self.id <= 255)
+        let fits = (1..=longest).contains(&self.secret.len());
+        let known = self.algorithm != Algorithm::Md5 || version == Version::V2;
+        fits && known && (version == Version::V3 || self.id <= 255)
     }
 
     fn digest_v2(&self, packet: &[u8]) -> Vec<u8> {

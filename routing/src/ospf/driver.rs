@@ -88,7 +88,7 @@ impl OspfHandle {
         self.ask(|reply| Command::Status { reply }).await
     }
 
-    /// Withdraws everything, waits until the neighbours have acknowledged that (at most a second),
+    /// Withdraws everything, waits until the neighbours have acknowledged that (at most two seconds),
     /// says goodbye, and ends the task.
     pub async fn shutdown(&self) {
         // An error means that it has ended already.

@@ -30,9 +30,6 @@ pub(super) mod parts;
 mod v2;
 mod v3;
 
-#[cfg(test)]
-mod tests;
-
 pub use parts::{Counters, Event, Transmit};
 
 /// More neighbours than a network segment of a data centre has.

@@ -1,8 +1,8 @@
 //! The link state database: the latest instance of every LSA, its age, and when it needs attention
 //! (refresh of our own, expiry of others').
 //!
-//! Bounded: at most [`MAX_LSAS`] of other routers; one more is refused, which the sender sees as a
-//! missing acknowledgment.
+//! Bounded: at most [`MAX_LSAS`] and [`MAX_BYTES`]; an LSA of another router beyond that is refused,
+//! which the sender sees as a missing acknowledgment.
 
 use super::Instant;
 use super::lsa::{Lsa, LsaHeader, LsaKey, MAX_AGE};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Far beyond what an area holds.
 pub const MAX_LSAS: usize = 200_000;
+/// Bytes of all LSAs together.
+pub const MAX_BYTES: usize = 128 << 20;
 
 /// Where an LSA belongs: link scope is per interface (its index), all else 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,6 +64,7 @@ impl Entry {
 pub struct Lsdb {
     entries: BTreeMap<DbKey, Entry>,
     deadlines: BTreeSet<(Instant, DbKey)>,
+    bytes: usize,
 }
 
 impl Lsdb {
@@ -86,7 +89,7 @@ impl Lsdb {
     }
 
     pub fn is_full(&self) -> bool {
-        self.entries.len() >= MAX_LSAS
+        self.entries.len() >= MAX_LSAS || self.bytes >= MAX_BYTES
     }
 
     /// Installs an instance. It comes up again in [`Self::pop_due`] after `attention`, or when it
@@ -106,6 +109,7 @@ impl Lsdb {
         if let Some(at) = deadline {
             self.deadlines.insert((at, key));
         }
+        self.bytes += lsa.len();
         let entry = Entry { lsa, installed: now, flooded, answered: None, deadline };
         self.entries.insert(key, entry);
     }
@@ -123,6 +127,7 @@ impl Lsdb {
 
     pub fn remove(&mut self, key: &DbKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
+        self.bytes -= entry.lsa.len();
         if let Some(at) = entry.deadline {
             self.deadlines.remove(&(at, *key));
         }

@@ -44,7 +44,7 @@ pub async fn dial(config: NeighborConfig, local_asn: u32) -> io::Result<TcpStrea
     )?;
     apply(SockRef::from(&socket), &config, local_asn)?;
     if let Some(key) = &config.password {
-        set_tcp_md5(&socket, config.address, key.as_bytes())?;
+        set_tcp_md5(&socket, config.address.into(), key.as_bytes())?;
     }
     if let Some(source) = config.source {
         let source = match source {

@@ -1,37 +1,26 @@
-//! Accepting connections, and handing each to the neighbour it comes from.
+//! Accepting connections.
 
-use super::peer::Command;
-use super::{PeerKey, Peers, lock};
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::registry::Inner;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, warn};
+use tokio::net::TcpListener;
+use tracing::warn;
 
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until aborted. Nothing of a stranger's connection is read: it is closed at once.
-pub(super) async fn run(listener: Arc<TcpListener>, peers: Arc<Peers>, strangers: Arc<AtomicU64>) {
+/// Accepts until aborted, or until the speaker is gone.
+pub(super) async fn run(listener: Arc<TcpListener>, speaker: Weak<Inner>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => hand_over(stream, remote, &peers, &strangers),
+        let accepted = listener.accept().await;
+        let Some(speaker) = speaker.upgrade() else { return };
+        match accepted {
+            Ok((stream, remote)) => speaker.accept(stream, remote),
             Err(error) => {
+                drop(speaker);
                 warn!(%error, "cannot accept BGP connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-fn hand_over(stream: TcpStream, remote: SocketAddr, peers: &Peers, strangers: &AtomicU64) {
-    let key = PeerKey::of_remote(&remote);
-    let peers = lock(&peers.0);
-    // A full queue means a peer that dials faster than it can be served: it may dial again.
-    let taken = peers.get(&key).map(|p| p.commands.try_send(Command::Accepted(stream)).is_ok());
-    if taken.is_none() {
-        strangers.fetch_add(1, Ordering::Relaxed);
-        debug!(%remote, "connection from an address that is no neighbour's");
     }
 }

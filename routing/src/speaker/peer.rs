@@ -4,16 +4,18 @@
 //! bounded buffers, nobody else's.
 
 use super::connect;
+use super::lock;
+use super::registry::PeerKey;
 use super::routes::Imports;
 use super::status::{self, AnnouncedRoute, Snapshot};
-use super::{PeerKey, lock};
 use crate::Wanted;
 use crate::bgp::config::{LocalConfig, NeighborConfig};
 use crate::bgp::fsm::State;
 use crate::bgp::session::{ConnId, Output, Session};
-use crate::bgp::wire::Notification;
+use crate::bgp::wire::{Notification, cease, code};
 use std::future::Future;
 use std::io;
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
@@ -26,6 +28,8 @@ use tracing::{debug, info, warn};
 
 /// How long a closing connection may take over its last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a neighbour that dialled in is remembered without a session.
+const DYNAMIC_LINGER: Duration = Duration::from_secs(60);
 /// Read at once.
 const READ_BUFFER: usize = 64 * 1024;
 
@@ -50,6 +54,10 @@ pub(super) struct Setup {
     pub snapshot: Arc<Mutex<Option<Snapshot>>>,
     /// The task this one replaces: its connection is closed first.
     pub previous: Option<JoinHandle<()>>,
+    /// The address of an unnumbered neighbour, once it is heard of.
+    pub discovered: Option<watch::Receiver<Option<Ipv6Addr>>>,
+    /// Not configured itself: ends when nothing is heard of it any more.
+    pub dynamic: bool,
 }
 
 type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
@@ -65,6 +73,9 @@ struct Peer {
     imports: Arc<Imports>,
     snapshot: Arc<Mutex<Option<Snapshot>>>,
     buffer: Vec<u8>,
+    discovered: Option<watch::Receiver<Option<Ipv6Addr>>>,
+    /// When the neighbour last had a connection.
+    present: Instant,
 }
 
 /// Runs a neighbour until it is told to quit or the speaker is gone.
@@ -86,15 +97,22 @@ pub(super) async fn run(setup: Setup) {
         imports: setup.imports,
         snapshot: setup.snapshot,
         buffer: vec![0; READ_BUFFER],
+        discovered: setup.discovered,
+        present: Instant::now(),
     };
     let mut wanted_open = true;
     loop {
         peer.flush();
-        let deadline = peer.session.poll_timeout().map(tokio::time::Instant::from_std);
+        let forget = peer.forget_at().filter(|_| setup.dynamic);
+        if forget.is_some_and(|t| t <= Instant::now()) {
+            return peer.quit(Notification::new(code::CEASE, cease::DECONFIGURED)).await;
+        }
+        let deadline = peer.session.poll_timeout().into_iter().chain(forget).min();
         tokio::select! {
             () = ready(&peer.connections, &peer.session) => {}
             result = dialled(&mut peer.dial) => peer.on_dialled(result),
-            () = sleep_until(deadline) => {}
+            () = sleep_until(deadline.map(tokio::time::Instant::from_std)) => {}
+            () = heard_of(&mut peer.discovered) => peer.session.handle_reachable(Instant::now()),
             Some(_) = peer.closing.join_next() => {}
             changed = wanted.changed(), if wanted_open => {
                 wanted_open = changed.is_ok();
@@ -103,7 +121,7 @@ pub(super) async fn run(setup: Setup) {
             }
             command = commands.recv() => match command {
                 Some(Command::Quit(reason)) => return peer.quit(reason).await,
-                None => return peer.quit(Notification::new(6, 2)).await,
+                None => return peer.quit(Notification::new(code::CEASE, cease::ADMIN_SHUTDOWN)).await,
                 Some(command) => peer.on_command(command),
             },
         }
@@ -162,6 +180,15 @@ impl Peer {
         }
     }
 
+    /// When a neighbour that dialled in and is gone may be forgotten.
+    fn forget_at(&mut self) -> Option<Instant> {
+        if !self.connections.is_empty() {
+            self.present = Instant::now();
+            return None;
+        }
+        Some(self.present + DYNAMIC_LINGER)
+    }
+
     /// One read per connection.
     fn read(&mut self) {
         let mut at = 0;
@@ -204,6 +231,18 @@ impl Peer {
         }
     }
 
+    fn start_dial(&mut self, id: ConnId) {
+        let mut config = self.session.config().clone();
+        if let Some(discovered) = &self.discovered {
+            let Some(address) = *discovered.borrow() else {
+                let reason = "nothing heard of the neighbour on its interface yet";
+                return self.session.handle_closed(id, reason, Instant::now());
+            };
+            config.address = address.into();
+        }
+        self.dial = Some((id, Box::pin(connect::dial(config, self.local.asn))));
+    }
+
     fn lost(&mut self, at: usize, reason: &str) {
         let (id, _) = self.connections.swap_remove(at);
         self.session.handle_closed(id, reason, Instant::now());
@@ -212,10 +251,7 @@ impl Peer {
     fn outputs(&mut self) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Dial(id) => {
-                    let dial = connect::dial(self.session.config().clone(), self.local.asn);
-                    self.dial = Some((id, Box::pin(dial)));
-                }
+                Output::Dial(id) => self.start_dial(id),
                 Output::Close { id, last } => {
                     self.dial.take_if(|(dialling, _)| *dialling == id);
                     if let Some(at) = self.connections.iter().position(|(c, _)| *c == id) {
@@ -277,6 +313,16 @@ async fn dialled(dial: &mut Option<(ConnId, Dial)>) -> io::Result<TcpStream> {
         Some((_, dial)) => dial.await,
         None => std::future::pending().await,
     }
+}
+
+/// Until an unnumbered neighbour's address is known, or is another.
+async fn heard_of(discovered: &mut Option<watch::Receiver<Option<Ipv6Addr>>>) {
+    if let Some(discovered) = discovered
+        && discovered.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {

@@ -1,6 +1,7 @@
 //! Routes taken from all neighbours, and the best of them for whoever installs them.
 
-use super::{PeerKey, lock};
+use super::lock;
+use super::registry::PeerKey;
 use crate::bgp::import::{ImportedRoutes, Route, select};
 use ipnet::IpNet;
 use std::collections::BTreeMap;

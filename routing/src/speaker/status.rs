@@ -2,7 +2,9 @@
 
 use crate::bgp::fsm::State;
 use crate::bgp::rib::AdjRibOut;
-use crate::bgp::session::{Direction, MessageCounts, Negotiated, Session, UpdateErrors};
+use crate::bgp::session::{
+    Direction, MessageCounts, Negotiated, Session, SessionError, UpdateErrors,
+};
 use crate::bgp::wire::{Capabilities, NextHop};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -44,6 +46,10 @@ pub struct NeighborStatus {
     pub state: State,
     /// Shut down by the operator.
     pub admin_down: bool,
+    /// In the present state, in milliseconds.
+    pub state_age_ms: u64,
+    /// Until the next attempt to connect; `None`: none is scheduled.
+    pub retry_in_ms: Option<u64>,
     /// Of the established session, in milliseconds.
     pub uptime_ms: Option<u64>,
     pub established_count: u64,
@@ -51,6 +57,7 @@ pub struct NeighborStatus {
     pub remote: Option<SocketAddr>,
     /// Hold time, keepalive, families, the peer's AS and identifier.
     pub negotiated: Option<Negotiated>,
+    pub local_capabilities: Capabilities,
     pub peer_capabilities: Option<Capabilities>,
     pub received: MessageCounts,
     pub sent: MessageCounts,
@@ -63,10 +70,13 @@ pub struct NeighborStatus {
     pub in_sync: bool,
     pub md5: bool,
     pub ttl_security: bool,
+    /// Why it is not up, or was not.
     pub last_error: Option<LastError>,
+    /// Why the last session that was up ended.
+    pub last_down: Option<LastError>,
 }
 
-/// Why the last session ended, or did not come up.
+/// Why a session ended, or did not come up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
     /// Milliseconds since 1970.
@@ -88,8 +98,11 @@ pub struct AnnouncedRoute {
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
     status: NeighborStatus,
+    state_since: Instant,
+    retry_at: Option<Instant>,
     established_at: Option<Instant>,
     error_at: Option<Instant>,
+    down_at: Option<Instant>,
 }
 
 impl Snapshot {
@@ -102,11 +115,14 @@ impl Snapshot {
                 description: config.description.clone(),
                 state: State::Idle,
                 admin_down: false,
+                state_age_ms: 0,
+                retry_in_ms: None,
                 uptime_ms: None,
                 established_count: 0,
                 local: None,
                 remote: None,
                 negotiated: None,
+                local_capabilities: session.our_capabilities(),
                 peer_capabilities: None,
                 received: MessageCounts::default(),
                 sent: MessageCounts::default(),
@@ -118,9 +134,13 @@ impl Snapshot {
                 md5: config.password.is_some(),
                 ttl_security: config.ttl_security,
                 last_error: None,
+                last_down: None,
             },
+            state_since: Instant::now(),
+            retry_at: None,
             established_at: None,
             error_at: None,
+            down_at: None,
         };
         snapshot.refresh(session);
         snapshot
@@ -131,6 +151,7 @@ impl Snapshot {
         let status = &mut self.status;
         let rib = session.adj_rib_out();
         if status.state != session.state() {
+            self.state_since = Instant::now();
             status.negotiated = session.negotiated().cloned();
             status.peer_capabilities = session.peer_capabilities().cloned();
             status.local = session.endpoints().map(|e| e.local);
@@ -155,22 +176,56 @@ impl Snapshot {
                 .map(|(prefix, reason)| (*prefix, (*reason).to_owned()))
                 .collect();
         }
+        self.retry_at = session.retry_at();
         self.established_at = session.established_at();
         let error = session.last_error();
         if self.error_at != error.map(|e| e.at) {
             self.error_at = error.map(|e| e.at);
-            status.last_error = error.map(|e| LastError {
-                at_unix_ms: unix_ms(SystemTime::now() - e.at.elapsed()),
-                direction: e.direction,
-                code: e.notification,
-                text: e.text.clone(),
-            });
+            status.last_error = error.map(LastError::of);
         }
+        let down = session.last_down();
+        if self.down_at != down.map(|e| e.at) {
+            self.down_at = down.map(|e| e.at);
+            status.last_down = down.map(LastError::of);
+        }
+    }
+
+    /// The other end of its present or last connection.
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.status.remote.map(|r| r.ip())
     }
 
     pub fn read(&self) -> NeighborStatus {
         let uptime = self.established_at.map(|t| t.elapsed().as_millis() as u64);
-        NeighborStatus { uptime_ms: uptime, ..self.status.clone() }
+        let retry = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        NeighborStatus {
+            state_age_ms: self.state_since.elapsed().as_millis() as u64,
+            retry_in_ms: retry.map(|wait| wait.as_millis() as u64),
+            uptime_ms: uptime,
+            ..self.status.clone()
+        }
+    }
+}
+
+impl NeighborStatus {
+    /// Of a neighbour whose task is no more.
+    pub(super) fn failed(self) -> Self {
+        Self {
+            state: State::Idle,
+            retry_in_ms: None,
+            uptime_ms: None,
+            negotiated: None,
+            prefixes_announced: 0,
+            prefixes_accepted: 0,
+            in_sync: false,
+            last_error: Some(LastError {
+                at_unix_ms: unix_ms(SystemTime::now()),
+                direction: Direction::Connection,
+                code: None,
+                text: "internal error: the neighbour's task ended; see the log".to_owned(),
+            }),
+            ..self
+        }
     }
 }
 
@@ -182,6 +237,17 @@ pub(super) fn announced(session: &Session) -> Vec<AnnouncedRoute> {
         AnnouncedRoute { prefix: *prefix, next_hop: address }
     })
     .collect()
+}
+
+impl LastError {
+    fn of(error: &SessionError) -> Self {
+        Self {
+            at_unix_ms: unix_ms(SystemTime::now() - error.at.elapsed()),
+            direction: error.direction,
+            code: error.notification,
+            text: error.text.clone(),
+        }
+    }
 }
 
 impl KernelCounters {

@@ -215,9 +215,7 @@ pub(super) fn live_bgp(old: Option<&Bgp>, new: Option<&Bgp>) -> Option<Bgp> {
 /// Of OSPF, likewise: the interfaces.
 pub(super) fn live_ospf(old: Option<&Ospf>, new: Option<&Ospf>) -> Option<Ospf> {
     match (old, new) {
-        (Some(old), Some(new)) => {
-            Some(Ospf { interfaces: new.interfaces.clone(), ..old.clone() })
-        }
+        (Some(old), Some(new)) => Some(Ospf { interfaces: new.interfaces.clone(), ..old.clone() }),
         (old, _) => old.cloned(),
     }
 }

@@ -22,7 +22,7 @@ impl Bird {
         let dir = ns.lab().dir(&format!("{}/bird", ns.name()))?;
         give(&dir, "bird")?;
         fs::write(dir.join("bird.conf"), logged(config))?;
-        let mut command = ns.command("bird");
+        let mut command = ns.urgent_command("bird");
         command.arg("-f").arg("-c").arg(dir.join("bird.conf"));
         command.arg("-s").arg(dir.join("bird.ctl"));
         command.args(["-u", "bird", "-g", "bird"]);

@@ -35,10 +35,11 @@ use crate::node::{Binaries, Dunlind};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The IPv4 VIP.
 pub const VIP4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -134,11 +135,22 @@ impl Fabric {
         if prefix.address.is_ipv4() { v4 } else { v6 }
     }
 
-    /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
-    pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<std::time::Instant> {
+    /// Wait until the router sends neither VIP to node `n`. When it stopped.
+    pub fn wait_out(&self, n: u8, timeout: Duration) -> Result<Instant> {
         let mut last = None;
         for prefix in Self::vip_prefixes() {
-            let wanted: std::collections::BTreeSet<IpAddr> =
+            let hop = Self::next_hop(n, prefix);
+            let at = self.fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
+            last = last.max(Some(at));
+        }
+        last.context("no VIPs")
+    }
+
+    /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
+    pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<Instant> {
+        let mut last = None;
+        for prefix in Self::vip_prefixes() {
+            let wanted: BTreeSet<IpAddr> =
                 nodes.iter().map(|n| Self::next_hop(*n, prefix)).collect();
             let at = self.fib.wait(prefix, timeout, |hops| {
                 hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
@@ -359,7 +371,7 @@ min-rx = "{bfd}ms"
 multiplier = 3
 
 [announce]
-drain-wait = "1s"
+drain-wait = "300ms"
 
 [bgp]
 asn = {asn}

@@ -40,18 +40,17 @@ impl Frr {
         Ok(frr)
     }
 
-    /// Load further configuration lines into the running daemons.
+    /// Load further configuration lines into the running daemons, as typed after
+    /// `configure terminal`. Comments (`!`, `#`) and empty lines are allowed.
+    ///
+    /// Not `vtysh -b`: bgpd holds all neighbours back for seconds after that.
     pub fn apply(&self, config: &str) -> Result<()> {
-        fs::write(self.dir.join("frr.conf"), config)?;
-        let out = run(self.vtysh().arg("-b"))?;
-        // vtysh reports bad lines on stdout and still ends well.
-        if let Some(line) = out.lines().find(|l| l.contains('%') || l.contains("rror")) {
-            bail!("FRR refused its configuration: {line}\n{out}");
-        }
-        Ok(())
+        let lines = config.lines().filter(|l| !l.trim().is_empty());
+        let lines: Vec<&str> = lines.filter(|l| !l.starts_with(['!', '#'])).collect();
+        self.configure(&lines)
     }
 
-    /// Run configuration commands in order, as typed after `configure terminal`.
+    /// Run configuration commands in order.
     pub fn configure(&self, commands: &[&str]) -> Result<()> {
         let mut vtysh = self.vtysh();
         vtysh.args(["-c", "configure terminal"]);
@@ -59,8 +58,9 @@ impl Frr {
             vtysh.args(["-c", command]);
         }
         let out = run(&mut vtysh)?;
-        if out.lines().any(|l| l.trim_start().starts_with('%')) {
-            bail!("FRR refused {commands:?}: {out}");
+        // A refused line starts with % and the next ones still run.
+        if let Some(line) = out.lines().find(|l| l.trim_start().starts_with('%')) {
+            bail!("FRR refused its configuration: {line}\n{out}");
         }
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Frr {
         let file = |suffix: &str| self.dir.join(format!("{name}{suffix}"));
         // Empty: vtysh loads the one configuration into all of them.
         fs::write(file(".conf"), "")?;
-        let mut command = ns.command(Path::new(DAEMONS).join(name));
+        let mut command = ns.urgent_command(Path::new(DAEMONS).join(name));
         command.arg("-f").arg(file(".conf"));
         command.arg("-i").arg(file(".pid"));
         command.arg("-z").arg(self.dir.join("zserv.api"));

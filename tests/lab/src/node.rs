@@ -95,7 +95,7 @@ impl Dunlind {
         {
             bail!("{} is already running", self.ns.name());
         }
-        let mut command = self.ns.command(&self.binaries.dunlind);
+        let mut command = self.ns.urgent_command(&self.binaries.dunlind);
         command.arg("--config").arg(self.config_path());
         let process = Process::spawn("dunlind", &self.dir, &mut command)?;
         self.process = Some(process);

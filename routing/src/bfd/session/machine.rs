@@ -38,16 +38,23 @@ pub struct Event {
 impl Event {
     /// The forwarding path to the peer failed: clients (BGP, OSPF) tear their session down. True
     /// only for Up → Down for a reason other than AdminDown (RFC 5882 §3.2, §4.2).
+    ///
+    /// Nor is it one if the peer says Down because *we* signalled Down: a session of ours that was
+    /// Up has signalled no such thing, so the peer has begun its session anew. FRR does so when its
+    /// BGP session establishes; taking BGP down for it would undo just that.
     pub fn is_failure(&self) -> bool {
-        is_failure(self.old, self.new, self.cause)
+        is_failure(self.old, self.new, self.cause, self.remote_diagnostic)
     }
 }
 
 /// See [`Event::is_failure`].
-pub fn is_failure(old: State, new: State, cause: Cause) -> bool {
-    old == State::Up
-        && new == State::Down
-        && matches!(cause, Cause::DetectionTimeExpired | Cause::NeighborDown)
+pub fn is_failure(old: State, new: State, cause: Cause, remote: Diagnostic) -> bool {
+    let failed = match cause {
+        Cause::DetectionTimeExpired => true,
+        Cause::NeighborDown => remote != Diagnostic::NeighborSignaledDown,
+        _ => false,
+    };
+    old == State::Up && new == State::Down && failed
 }
 
 /// What happens to a session (§6.8.6, §6.8.4, §6.8.16).

@@ -115,7 +115,7 @@ fn only_up_to_down_without_admin_down_is_a_failure() {
     for input in inputs {
         for state in states {
             if let Some((new, _, cause)) = transition(state, input)
-                && is_failure(state, new, cause)
+                && is_failure(state, new, cause, Diagnostic::None)
             {
                 failures.push((state, input));
             }
@@ -208,6 +208,23 @@ fn silence_is_detected_after_the_peers_multiplier_times_the_larger_interval() {
         assert_eq!(event.diagnostic, Diagnostic::DetectionTimeExpired);
         let packet = sent(&mut session).pop().unwrap();
         assert_eq!((packet.your_discriminator, packet.desired_min_tx_us), (0, 1_000_000));
+    }
+}
+
+#[test]
+fn a_peer_that_begins_its_session_anew_is_no_failure_but_its_detection_is() {
+    for (diagnostic, failure) in [
+        (Diagnostic::NeighborSignaledDown, false),
+        (Diagnostic::DetectionTimeExpired, true),
+        (Diagnostic::PathDown, true),
+        (Diagnostic::None, true),
+    ] {
+        let mut session = up(FAST);
+        let control = Control { diagnostic, ..from_peer(State::Down) };
+        give(&mut session, &control, ms(30)).unwrap();
+        let event = session.poll_event().unwrap();
+        assert_eq!((event.old, event.new), (State::Up, State::Down));
+        assert_eq!(event.is_failure(), failure, "{diagnostic}");
     }
 }
 

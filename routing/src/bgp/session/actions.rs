@@ -77,10 +77,8 @@ impl Session {
             }
             Action::Down => {
                 self.rib = None;
-                if !self.import.routes().is_empty() {
-                    self.import.clear();
-                    self.outputs.push_back(Output::RoutesChanged);
-                }
+                self.routes_changed |= !self.import.routes().is_empty();
+                self.import.clear();
                 let stable = self.established_at.take().is_some_and(|t| now - t >= STABLE_AFTER);
                 if stable {
                     self.failures = 0;

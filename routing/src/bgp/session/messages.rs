@@ -1,6 +1,6 @@
 //! What arrives: from bytes to messages to events.
 
-use super::{Cause, ConnId, Negotiated, Output, Session};
+use super::{Cause, ConnId, Negotiated, Session};
 use crate::bgp::fsm::{Event, State};
 use crate::bgp::import::ImportContext;
 use crate::bgp::wire::{
@@ -165,9 +165,7 @@ impl Session {
         self.update_errors.attributes_discarded += u64::from(update.discarded);
         let (import, limit) = (&self.config.import, self.config.max_prefixes);
         let applied = self.import.handle_update(update, import, limit, &ctx);
-        if applied.changed {
-            self.outputs.push_back(Output::RoutesChanged);
-        }
+        self.routes_changed |= applied.changed;
         if applied.too_many {
             let notification = Notification::new(code::CEASE, cease::MAX_PREFIXES);
             self.apply(id, Event::Malformed, Cause::Send(notification), now);

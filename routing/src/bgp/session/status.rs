@@ -93,6 +93,11 @@ impl Session {
         self.last_error.as_ref()
     }
 
+    /// Why the last session that was up ended.
+    pub fn last_down(&self) -> Option<&SessionError> {
+        self.last_down.as_ref()
+    }
+
     pub fn messages_received(&self) -> &MessageCounts {
         &self.received
     }
@@ -113,6 +118,17 @@ impl Session {
     /// What the peer said it can do.
     pub fn peer_capabilities(&self) -> Option<&Capabilities> {
         self.leading().peer_open.as_ref().map(|o| &o.capabilities)
+    }
+
+    /// What we say we can do.
+    pub fn our_capabilities(&self) -> Capabilities {
+        self.our_open().capabilities
+    }
+
+    /// When it is dialled again; `None`: nothing is scheduled.
+    pub fn retry_at(&self) -> Option<Instant> {
+        let timers = &self.primary.timers;
+        timers.idle_hold.or(timers.connect_retry)
     }
 
     pub fn endpoints(&self) -> Option<&super::Endpoints> {
@@ -140,11 +156,17 @@ impl Session {
             (_, Cause::Received(n)) => (Direction::Received, Some(n.clone())),
             (_, Cause::Send(n)) if state >= State::OpenSent => (Direction::Sent, Some(n.clone())),
             (_, Cause::Text(text)) => {
-                self.set_error(now, Direction::Connection, None, text.clone());
+                self.set_error(state, now, Direction::Connection, None, text.clone());
                 return;
             }
             (Event::ConnectRetryExpires, _) if state == State::Connect => {
-                self.set_error(now, Direction::Connection, None, "connect timed out".to_owned());
+                self.set_error(
+                    state,
+                    now,
+                    Direction::Connection,
+                    None,
+                    "connect timed out".to_owned(),
+                );
                 return;
             }
             (Event::HoldExpires | Event::SendHoldExpires | Event::BfdDown, _) => {
@@ -162,16 +184,21 @@ impl Session {
             _ => return,
         };
         let text = notification.as_ref().map(Notification::to_string).unwrap_or_default();
-        self.set_error(now, direction, notification.map(|n| (n.code, n.subcode)), text);
+        self.set_error(state, now, direction, notification.map(|n| (n.code, n.subcode)), text);
     }
 
     fn set_error(
         &mut self,
+        state: State,
         at: Instant,
         direction: Direction,
         notification: Option<(u8, u8)>,
         text: String,
     ) {
         self.last_error = Some(SessionError { at, direction, notification, text });
+        // What ends a session that is up is kept apart from the failures to get it up again.
+        if state == State::Established {
+            self.last_down.clone_from(&self.last_error);
+        }
     }
 }

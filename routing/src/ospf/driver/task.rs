@@ -19,8 +19,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// How often the links are looked at.
 const LINK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long shutdown waits for acknowledgments.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long shutdown waits for acknowledgments: time for what was dropped by MinLSArrival to be sent
+/// again.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Packets of all interfaces that wait for the task; beyond it the kernel queues.
 const PACKET_QUEUE: usize = 1024;
 

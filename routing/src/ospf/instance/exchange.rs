@@ -4,7 +4,7 @@ use super::parts::Neighbor;
 use super::{DropReason, Instance};
 use crate::ospf::Version;
 use crate::ospf::lsa::{HEADER_LEN, Lsa, LsaHeader, LsaKey};
-use crate::ospf::lsdb::DbKey;
+use crate::ospf::lsdb::{DbKey, MAX_LSAS};
 use crate::ospf::neighbor::{Event, State};
 use crate::ospf::packet::{Body, DatabaseDescription, dd, options};
 use std::cmp::Ordering;
@@ -112,6 +112,11 @@ impl Instance {
             .collect();
         let Some(neighbor) = self.neighbor_mut(index, id) else { return };
         neighbor.last_dd = Some((packet.flags, packet.options, packet.sequence));
+        if neighbor.requests.len() + wanted.len() > MAX_LSAS {
+            // Nobody has as many: the exchange starts over rather than filling the memory.
+            self.neighbor_event(index, id, Event::SeqNumberMismatch);
+            return;
+        }
         neighbor.requests.extend(wanted);
         let more = packet.flags & dd::MORE != 0;
         if neighbor.master {

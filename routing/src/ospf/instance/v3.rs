@@ -1,7 +1,9 @@
 //! The LSAs of OSPFv3: router-LSA, network-LSA, link-LSA, intra-area-prefix-LSA,
 //! AS-external-LSA, NSSA-LSA (RFC 5340 §4.4.3).
 //!
-//! The router-LSA's R-bit stays clear: the node is a host with many addresses, never transit.
+//! The router-LSA's R-bit stays clear: the node is a host with many addresses, never transit. Only
+//! while it announces external prefixes must the bit be set, since a path to those leads through
+//! the router by the letter of §A.2; the maximum metric of its links keeps transit away then.
 
 use super::originate::{Draft, Drafts};
 use super::parts::{Core, Interface};
@@ -117,8 +119,8 @@ pub(super) fn draft(
     if interfaces.is_empty() {
         return drafts;
     }
-    let flags = if external { FLAG_EXTERNAL } else { 0 };
-    let mut body = (flags | router_options(core)).to_be_bytes().to_vec();
+    let external = if external { FLAG_EXTERNAL | options::R } else { 0 };
+    let mut body = (external | router_options(core)).to_be_bytes().to_vec();
     body.extend(links);
     insert(&mut drafts, area_key(core, v3::ROUTER, 0), body);
     let router = (v3::ROUTER, 0);
