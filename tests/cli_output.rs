@@ -7,8 +7,8 @@ mod api_fake;
 
 use api_fake::{Fake, Scratch, Served};
 use dunlin::api::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, DrainInfo, DrainPhase, DropInfo, FlowList,
-    Health, HealthState, PortInfo, ReloadResult, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, DrainInfo, DrainPhase, DropInfo, FlowList, Health,
+    HealthState, OspfInfo, PortInfo, ReloadResult, ServiceInfo, Status, WorkerInfo,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
@@ -58,7 +58,13 @@ const CASES: &[(&str, &[&str], i32)] = &[
     ("bgp-established", &["bgp", "10.0.1.254"], 0),
     ("bgp-active", &["bgp", "2001:db8:1::fe"], 0),
     ("bgp-shutdown", &["bgp", "10.0.1.250"], 0),
+    ("bgp-unnumbered", &["bgp", "net1"], 0),
     ("bfd", &["bfd"], 0),
+    ("bfd-up", &["bfd", "10.0.1.254"], 0),
+    ("bfd-down", &["bfd", "2001:db8:1::fe"], 0),
+    ("ospf", &["ospf"], 0),
+    ("ospf-neighbor", &["ospf", "10.255.0.2"], 0),
+    ("announce-one", &["announce", "203.0.113.1"], 0),
     ("ports", &["ports"], 0),
     ("workers", &["workers"], 0),
     ("drops", &["drops"], 0),
@@ -88,8 +94,8 @@ fn a_node_with_nothing_to_show_says_so_in_words() {
     let served = Served::new(Fake::empty());
     let mut all = String::new();
     let commands = [
-        "status", "services", "backends", "flows", "bgp", "bfd", "ports", "drops", "announce",
-        "undrain", "reload",
+        "status", "services", "backends", "flows", "bgp", "bfd", "ospf", "ports", "drops",
+        "announce", "undrain", "reload",
     ];
     for command in commands {
         let output = dunlin(served.socket(), &[command]);
@@ -150,8 +156,10 @@ fn json_is_the_api_answer_on_one_line_and_reads_back() {
     assert_eq!(flows.flows, node.flows);
     let bgp: BgpInfo = serde_json::from_str(&json(&["bgp", "--json"])).expect(read);
     assert_eq!(Some(bgp), node.bgp);
-    let bfd: Vec<BfdSessionInfo> = serde_json::from_str(&json(&["bfd", "--json"])).expect(read);
+    let bfd: BfdInfo = serde_json::from_str(&json(&["bfd", "--json"])).expect(read);
     assert_eq!(bfd, node.bfd);
+    let ospf: Vec<OspfInfo> = serde_json::from_str(&json(&["ospf", "--json"])).expect(read);
+    assert_eq!(ospf, node.ospf);
     let ports: Vec<PortInfo> = serde_json::from_str(&json(&["ports", "--json"])).expect(read);
     assert_eq!(ports, node.ports);
     let workers: Vec<WorkerInfo> = serde_json::from_str(&json(&["workers", "--json"])).expect(read);
@@ -172,8 +180,20 @@ fn an_error_says_what_to_do() {
         (
             &["bgp", "10.0.1.9"],
             1,
-            "dunlin: no neighbour 10.0.1.9 (known: 10.0.1.250, 10.0.1.254, 2001:db8:1::fe)\n",
+            "dunlin: no neighbour 10.0.1.9 (known: 10.0.1.250, 10.0.1.254, 2001:db8:1::fe, net1)\n",
         ),
+        (
+            &["bfd", "10.0.1.9"],
+            1,
+            "dunlin: no BFD session with 10.0.1.9 (known: 10.0.1.254, 2001:db8:1::fe)\n",
+        ),
+        (
+            &["ospf", "10.0.1.9"],
+            1,
+            "dunlin: no OSPF neighbour 10.0.1.9 (known: 10.255.0.1, 10.255.0.2)\n",
+        ),
+        (&["announce", "198.51.100.1"], 1, "dunlin: no prefix 198.51.100.1 (known: "),
+        (&["announce", "web"], 1, "expected a prefix or an address like 192.0.2.10"),
         (&["backends", "www"], 1, "dunlin: no service www (known: dns, web)\n"),
         (&["drain", "--service", "a b/ü?"], 1, "dunlin: no service a b/ü? (known: dns, web)\n"),
         (&["drain", "--backend", "10.9.9.9"], 1, "10.0.0.1:8443"),

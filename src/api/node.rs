@@ -2,8 +2,8 @@
 
 use super::error::ApiError;
 use super::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult,
-    DropInfo, FlowFilter, FlowList, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo,
+    FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
 };
 use std::future::Future;
 
@@ -26,7 +26,10 @@ pub trait Node: Send + Sync + 'static {
     /// `None`: BGP is not configured.
     fn bgp(&self) -> impl Future<Output = Result<Option<BgpInfo>, ApiError>> + Send;
 
-    fn bfd(&self) -> impl Future<Output = Result<Vec<BfdSessionInfo>, ApiError>> + Send;
+    fn bfd(&self) -> impl Future<Output = Result<BfdInfo, ApiError>> + Send;
+
+    /// One entry for each configured version.
+    fn ospf(&self) -> impl Future<Output = Result<Vec<OspfInfo>, ApiError>> + Send;
 
     fn ports(&self) -> impl Future<Output = Result<Vec<PortInfo>, ApiError>> + Send;
 

@@ -3,8 +3,9 @@
 use super::error::{ApiError, ErrorKind};
 use super::metrics;
 use super::model::{
-    AddressFilter, BackendInfo, BackendSelector, BgpInfo, BgpNeighborInfo, DrainRequest,
-    DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState, ReloadResult, Scope,
+    AddressFilter, AnnounceInfo, BackendInfo, BackendSelector, BfdSessionInfo, BgpInfo,
+    BgpNeighborInfo, DrainRequest, DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState,
+    OspfNeighborInfo, ReloadResult, Scope,
 };
 use super::node::Node;
 use crate::forward::tables::Protocol;
@@ -16,6 +17,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use ipnet::IpNet;
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -69,10 +71,13 @@ fn questions<N: Node>() -> Router<Arc<N>> {
         .route("/v1/bgp", get(bgp::<N>))
         .route("/v1/bgp/{neighbor}", get(neighbor::<N>))
         .route("/v1/bfd", get(|State(n): S<N>| async move { n.bfd().await.map(Json) }))
+        .route("/v1/bfd/{peer}", get(bfd_peer::<N>))
+        .route("/v1/ospf", get(|State(n): S<N>| async move { n.ospf().await.map(Json) }))
+        .route("/v1/ospf/{neighbor}", get(ospf_neighbor::<N>))
         .route("/v1/ports", get(|State(n): S<N>| async move { n.ports().await.map(Json) }))
         .route("/v1/workers", get(|State(n): S<N>| async move { n.workers().await.map(Json) }))
         .route("/v1/drops", get(|State(n): S<N>| async move { n.drops().await.map(Json) }))
-        .route("/v1/announce", get(|State(n): S<N>| async move { n.announce().await.map(Json) }))
+        .route("/v1/announce", get(announce::<N>))
         .route("/v1/config", get(|State(n): S<N>| async move { n.config().await.map(Json) }))
         .route("/v1/metrics", get(prometheus::<N>))
         // Where a scraper looks unless told otherwise.
@@ -218,12 +223,69 @@ async fn neighbor<N: Node>(
 ) -> Answer<BgpNeighborInfo> {
     let bgp = configured_bgp(node.as_ref()).await?;
     let wanted = text.parse::<IpAddr>().ok();
-    let known: Vec<IpAddr> = bgp.neighbors.iter().map(|n| n.address).collect();
+    let known: Vec<String> = bgp.neighbors.iter().map(|n| n.name.clone()).collect();
     bgp.neighbors
         .into_iter()
-        .find(|n| Some(n.address) == wanted)
+        .find(|n| n.name == text || Some(n.address) == wanted)
         .map(Json)
         .ok_or_else(|| ApiError::not_found("neighbour", &text, known))
+}
+
+async fn bfd_peer<N: Node>(
+    State(node): State<Arc<N>>,
+    Path(text): Path<String>,
+) -> Answer<Vec<BfdSessionInfo>> {
+    let mut sessions = node.bfd().await?.sessions;
+    let wanted = text.parse::<IpAddr>().ok();
+    let known: Vec<IpAddr> = sessions.iter().map(|session| session.peer).collect();
+    sessions.retain(|session| Some(session.peer) == wanted);
+    if sessions.is_empty() {
+        return Err(ApiError::not_found("BFD session with", &text, known));
+    }
+    Ok(Json(sessions))
+}
+
+async fn ospf_neighbor<N: Node>(
+    State(node): State<Arc<N>>,
+    Path(text): Path<String>,
+) -> Answer<Vec<OspfNeighborInfo>> {
+    let versions = node.ospf().await?;
+    let mut neighbors: Vec<_> = versions.into_iter().flat_map(|ospf| ospf.neighbors).collect();
+    let wanted = text.parse::<IpAddr>().ok();
+    let known: Vec<_> = neighbors.iter().map(|neighbor| neighbor.router_id).collect();
+    neighbors.retain(|neighbor| {
+        wanted.is_some_and(|it| it == neighbor.address || it == IpAddr::V4(neighbor.router_id))
+    });
+    if neighbors.is_empty() {
+        return Err(ApiError::not_found("OSPF neighbour", &text, known));
+    }
+    Ok(Json(neighbors))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AnnounceQuery {
+    prefix: Option<String>,
+}
+
+async fn announce<N: Node>(
+    State(node): State<Arc<N>>,
+    query: Result<Query<AnnounceQuery>, QueryRejection>,
+) -> Answer<Vec<AnnounceInfo>> {
+    let Query(query) = query.map_err(bad_query)?;
+    let mut list = node.announce().await?;
+    if let Some(text) = query.prefix {
+        let wanted = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let wanted = wanted.map_err(|_| {
+            bad_parameter("prefix", &text, "expected a prefix or an address like 192.0.2.10")
+        })?;
+        let known: Vec<IpNet> = list.iter().map(|entry| entry.prefix).collect();
+        list.retain(|entry| entry.prefix == wanted.trunc());
+        if list.is_empty() {
+            return Err(ApiError::not_found("prefix", &text, known));
+        }
+    }
+    Ok(Json(list))
 }
 
 async fn prometheus<N: Node>(State(node): State<Arc<N>>) -> Result<Response, ApiError> {
@@ -233,6 +295,7 @@ async fn prometheus<N: Node>(State(node): State<Arc<N>>) -> Result<Response, Api
         backends: node.backends().await?,
         bgp: node.bgp().await?,
         bfd: node.bfd().await?,
+        ospf: node.ospf().await?,
         ports: node.ports().await?,
         drops: node.drops().await?,
         announce: node.announce().await?,

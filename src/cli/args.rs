@@ -64,9 +64,17 @@ pub enum Command {
     /// Flows alive now
     Flows(FlowArguments),
     /// BGP sessions; with a neighbour, everything about it
-    Bgp { neighbor: Option<IpAddr> },
-    /// BFD sessions
-    Bfd,
+    Bgp {
+        /// Address, ADDRESS%INTERFACE, or the interface of an unnumbered neighbour
+        neighbor: Option<String>,
+    },
+    /// BFD sessions; with a peer, everything about it
+    Bfd { peer: Option<IpAddr> },
+    /// OSPF interfaces, neighbours and database; with a neighbour, everything about it
+    Ospf {
+        /// Router id or address
+        neighbor: Option<IpAddr>,
+    },
     /// Ports: link, control interface, steering, counters
     Ports,
     /// Workers: load, flows, local ports
@@ -78,7 +86,10 @@ pub enum Command {
         all: bool,
     },
     /// Each prefix: announced or not, why, and to whom
-    Announce,
+    Announce {
+        /// Only this prefix, or the one of this address
+        prefix: Option<String>,
+    },
     /// The configuration that is running
     Config,
     /// Counters in Prometheus' text format

@@ -5,8 +5,9 @@ use super::table::Style;
 use super::view;
 use crate::api::client::{Client, ClientError, decode, encode};
 use crate::api::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult,
-    DropInfo, FlowList, HealthState, PortInfo, ReloadResult, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BfdSessionInfo, BgpInfo, ConfigInfo, DrainRequest,
+    DrainResult, DropInfo, FlowList, HealthState, OspfInfo, OspfNeighborInfo, PortInfo,
+    ReloadResult, ServiceInfo, Status, WorkerInfo,
 };
 use clap::Parser;
 use std::io::{self, IsTerminal, Write};
@@ -131,14 +132,20 @@ fn request(command: &Command) -> Request {
         }
         Command::Flows(filter) => get(&flow_query(filter)),
         Command::Bgp { neighbor: None } => get("bgp"),
-        Command::Bgp { neighbor: Some(address) } => {
-            get(&format!("bgp/{}", encode(&address.to_string())))
+        Command::Bgp { neighbor: Some(address) } => get(&format!("bgp/{}", encode(address))),
+        Command::Bfd { peer: None } => get("bfd"),
+        Command::Bfd { peer: Some(peer) } => get(&format!("bfd/{}", encode(&peer.to_string()))),
+        Command::Ospf { neighbor: None } => get("ospf"),
+        Command::Ospf { neighbor: Some(address) } => {
+            get(&format!("ospf/{}", encode(&address.to_string())))
         }
-        Command::Bfd => get("bfd"),
         Command::Ports => get("ports"),
         Command::Workers => get("workers"),
         Command::Drops { .. } => get("drops"),
-        Command::Announce => get("announce"),
+        Command::Announce { prefix: None } => get("announce"),
+        Command::Announce { prefix: Some(prefix) } => {
+            get(&format!("announce?prefix={}", encode(prefix)))
+        }
         Command::Config => get("config"),
         Command::Metrics => Request::Text("/v1/metrics".to_owned()),
         Command::Drain { scope, reason } => {
@@ -184,11 +191,18 @@ fn show(command: &Command, body: &[u8], style: Style) -> Result<String, ClientEr
         Command::Flows(_) => view::flows(&decode::<FlowList>(body)?, style),
         Command::Bgp { neighbor: None } => view::bgp(&decode::<BgpInfo>(body)?, style),
         Command::Bgp { neighbor: Some(_) } => view::neighbor(&decode(body)?, style),
-        Command::Bfd => view::bfd(&decode::<Vec<BfdSessionInfo>>(body)?, style),
+        Command::Bfd { peer: None } => view::bfd(&decode::<BfdInfo>(body)?, style),
+        Command::Bfd { peer: Some(_) } => {
+            view::bfd_sessions(&decode::<Vec<BfdSessionInfo>>(body)?, style)
+        }
+        Command::Ospf { neighbor: None } => view::ospf(&decode::<Vec<OspfInfo>>(body)?, style),
+        Command::Ospf { neighbor: Some(_) } => {
+            view::ospf_neighbors(&decode::<Vec<OspfNeighborInfo>>(body)?, style)
+        }
         Command::Ports => view::ports(&decode::<Vec<PortInfo>>(body)?, style),
         Command::Workers => view::workers(&decode::<Vec<WorkerInfo>>(body)?, style),
         Command::Drops { all } => view::drops(&decode::<Vec<DropInfo>>(body)?, *all, style),
-        Command::Announce => view::announce(&decode::<Vec<AnnounceInfo>>(body)?, style),
+        Command::Announce { .. } => view::announce(&decode::<Vec<AnnounceInfo>>(body)?, style),
         Command::Config => view::config(&decode::<ConfigInfo>(body)?),
         Command::Metrics => String::from_utf8_lossy(body).into_owned(),
         Command::Drain { .. } | Command::Undrain { .. } => {

@@ -5,9 +5,10 @@
 //! `dunlind --check` prints. Secrets are compared, never shown.
 
 mod compare;
+mod routing;
 mod show;
 
-use super::model::Config;
+use super::model::{Config, Peer};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
@@ -31,9 +32,17 @@ pub enum Subject {
     Route(IpNet),
     /// A prefix of local addresses.
     Local(IpNet),
+    Announce,
     Bfd,
     Bgp,
-    Neighbor(IpAddr),
+    Neighbor(Peer),
+    ListenRange(IpNet),
+    /// `ospf` or `ospf3`.
+    Ospf(&'static str),
+    OspfInterface {
+        ospf: &'static str,
+        name: String,
+    },
     Service(String),
     Backend {
         service: String,
@@ -103,6 +112,13 @@ impl Diff {
         self.restarts().next().is_some()
     }
 
+    /// A field that a reload applies, and that is not shown.
+    fn hidden<T: PartialEq>(&mut self, subject: &Subject, name: &'static str, old: &T, new: &T) {
+        if old != new {
+            self.push(subject.clone(), Kind::Field { name, values: None }, Effect::Live);
+        }
+    }
+
     fn push(&mut self, subject: Subject, kind: Kind, effect: Effect) {
         self.changes.push(Change { subject, kind, effect });
     }
@@ -170,9 +186,13 @@ impl Display for Subject {
             Self::Port(name) => write!(f, "port {name}"),
             Self::Route(prefix) => write!(f, "route {prefix}"),
             Self::Local(prefix) => write!(f, "local {prefix}"),
+            Self::Announce => f.write_str("announce"),
             Self::Bfd => f.write_str("bfd"),
             Self::Bgp => f.write_str("bgp"),
-            Self::Neighbor(address) => write!(f, "bgp neighbor {address}"),
+            Self::Neighbor(peer) => write!(f, "bgp neighbor {peer}"),
+            Self::ListenRange(prefix) => write!(f, "bgp listen-range {prefix}"),
+            Self::Ospf(ospf) => f.write_str(ospf),
+            Self::OspfInterface { ospf, name } => write!(f, "{ospf} interface {name}"),
             Self::Service(name) => write!(f, "service {name}"),
             Self::Backend { service, address, port } => {
                 write!(f, "service {service}: backend ")?;

@@ -12,9 +12,12 @@ pub mod model;
 pub mod schema;
 mod secret;
 
+mod announce;
+mod bfd;
 mod bgp;
 mod network;
 mod node;
+mod ospf;
 mod reader;
 mod service;
 mod value;
@@ -26,9 +29,11 @@ pub use diff::{Diff, diff, live_part};
 pub use error::{ConfigError, Errors, MAX_ERRORS, Position};
 pub use model::Config;
 pub use secret::Secret;
+pub(crate) use value::{show_bit_rate, show_extended_community};
 
 use error::{Locator, Report};
 use reader::Table;
+use routing::ospf::Version;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -89,11 +94,16 @@ fn read(root: &Table<'_>) -> Config {
     let local_prefixes = network::local(root, &mut known);
     known.local_is_sound = report.count() == before_local;
     let local_addresses = local_prefixes.iter().flat_map(network::addresses_of).collect();
+    let ospf = ospf::ospf(root, Version::V2, &mut known);
+    let ospf3 = ospf::ospf(root, Version::V3, &mut known);
     Config {
         node: node::node(root, &ports),
         dataplane: node::dataplane(root),
-        bfd: bgp::bfd(root),
+        announce: announce::announce(root, &known),
+        bfd: bfd::profile(root),
         bgp: bgp::bgp(root, &known),
+        ospf,
+        ospf3,
         services: service::services(root, &known),
         ports,
         routes,

@@ -26,6 +26,11 @@ pub(super) struct Known {
     pub local_v6: bool,
     /// `[local]` was read without a mistake, so what it lacks is really missing.
     pub local_is_sound: bool,
+    /// Names of the ports.
+    pub ports: HashSet<String>,
+    /// OSPF areas of these versions take no external routes: IPv4, IPv6.
+    pub stub_v4: bool,
+    pub stub_v6: bool,
 }
 
 pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
@@ -69,6 +74,7 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
             .get("mac")
             .and_then(|field| field.parse("a string like \"02:00:00:00:00:01\"", value::mac));
         let mtu = port_mtu(&table, &addresses);
+        known.ports.extend(name.clone());
         if let (Some(name), Some(device)) = (name, device) {
             let control = control.unwrap_or(ControlKind::Auto);
             ports.push(Port { name, device, control, addresses, mtu, mac });

@@ -220,6 +220,14 @@ impl<'a> Field<'a> {
         self.value.as_bool()
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        self.value.is_table()
+    }
+
+    pub(super) fn is_list(&self) -> bool {
+        self.value.is_array()
+    }
+
     pub(super) fn is_string(&self) -> bool {
         self.value.is_str()
     }

@@ -13,7 +13,19 @@ pub struct Section {
 
 pub const ROOT: Section = Section {
     name: "",
-    keys: &["node", "dataplane", "port", "route", "local", "bfd", "bgp", "service"],
+    keys: &[
+        "node",
+        "dataplane",
+        "port",
+        "route",
+        "local",
+        "announce",
+        "bfd",
+        "bgp",
+        "ospf",
+        "ospf3",
+        "service",
+    ],
 };
 
 pub const NODE: Section = Section { name: "node", keys: &["name", "router-id", "api-socket"] };
@@ -40,15 +52,34 @@ pub const ROUTE: Section = Section { name: "route", keys: &["to", "via"] };
 
 pub const LOCAL: Section = Section { name: "local", keys: &["addresses"] };
 
+pub const ANNOUNCE: Section = Section {
+    name: "announce",
+    keys: &[
+        "drain-wait",
+        "communities",
+        "large-communities",
+        "extended-communities",
+        "link-bandwidth",
+        "med",
+        "local-preference",
+        "prepend",
+        "next-hop",
+        "ospf",
+    ],
+};
+
+pub const ANNOUNCE_OSPF: Section = Section { name: "announce.ospf", keys: &["cost", "type"] };
+
 pub const BFD: Section = Section { name: "bfd", keys: &["min-tx", "min-rx", "multiplier"] };
 
 pub const BGP: Section =
-    Section { name: "bgp", keys: &["asn", "listen", "communities", "drain-wait", "neighbor"] };
+    Section { name: "bgp", keys: &["asn", "listen", "neighbor", "listen-range"] };
 
 pub const NEIGHBOR: Section = Section {
     name: "bgp.neighbor",
     keys: &[
         "address",
+        "interface",
         "asn",
         "description",
         "port",
@@ -60,10 +91,90 @@ pub const NEIGHBOR: Section = Section {
         "ttl-security",
         "multihop",
         "bfd",
+        "families",
+        "extended-next-hop",
+        "next-hop",
+        "role",
+        "role-strict",
         "import",
+        "max-prefixes",
         "shutdown",
     ],
 };
+
+pub const LISTEN_RANGE: Section = Section {
+    name: "bgp.listen-range",
+    keys: &[
+        "prefix",
+        "max-peers",
+        "asn",
+        "description",
+        "password",
+        "hold-time",
+        "ttl-security",
+        "multihop",
+        "families",
+        "extended-next-hop",
+        "next-hop",
+        "role",
+        "role-strict",
+        "import",
+        "max-prefixes",
+    ],
+};
+
+pub const NEIGHBOR_BFD: Section =
+    Section { name: "bgp.neighbor.bfd", keys: &["min-tx", "min-rx", "multiplier", "auth"] };
+
+pub const NEIGHBOR_BFD_AUTH: Section =
+    Section { name: "bgp.neighbor.bfd.auth", keys: &["type", "key-id", "key"] };
+
+pub const OSPF: Section =
+    Section { name: "ospf", keys: &["area", "area-type", "bfd", "interface"] };
+
+pub const OSPF_INTERFACE: Section = Section {
+    name: "ospf.interface",
+    keys: &[
+        "name",
+        "network",
+        "cost",
+        "hello-interval",
+        "dead-interval",
+        "retransmit-interval",
+        "transmit-delay",
+        "priority",
+        "mtu-ignore",
+        "passive",
+        "auth",
+    ],
+};
+
+pub const OSPF_AUTH: Section =
+    Section { name: "ospf.interface.auth", keys: &["type", "key-id", "key"] };
+
+pub const OSPF3: Section =
+    Section { name: "ospf3", keys: &["area", "area-type", "bfd", "interface"] };
+
+pub const OSPF3_INTERFACE: Section = Section {
+    name: "ospf3.interface",
+    keys: &[
+        "name",
+        "instance-id",
+        "network",
+        "cost",
+        "hello-interval",
+        "dead-interval",
+        "retransmit-interval",
+        "transmit-delay",
+        "priority",
+        "mtu-ignore",
+        "passive",
+        "auth",
+    ],
+};
+
+pub const OSPF3_AUTH: Section =
+    Section { name: "ospf3.interface.auth", keys: &["type", "key-id", "key"] };
 
 pub const SERVICE: Section = Section {
     name: "service",
@@ -78,6 +189,7 @@ pub const SERVICE: Section = Section {
         "min-healthy",
         "timeouts",
         "check",
+        "announce",
         "backend",
     ],
 };
@@ -92,10 +204,52 @@ pub const CHECK: Section = Section {
     ],
 };
 
+pub const SERVICE_ANNOUNCE: Section = Section {
+    name: "service.announce",
+    keys: &[
+        "communities",
+        "large-communities",
+        "extended-communities",
+        "link-bandwidth",
+        "med",
+        "local-preference",
+        "prepend",
+        "next-hop",
+        "ospf",
+    ],
+};
+
+pub const SERVICE_ANNOUNCE_OSPF: Section =
+    Section { name: "service.announce.ospf", keys: &["cost", "type"] };
+
 pub const BACKEND: Section = Section { name: "service.backend", keys: &["address", "weight"] };
 
 /// Every section, in the order of the manual.
 pub const SECTIONS: &[&Section] = &[
-    &ROOT, &NODE, &DATAPLANE, &PORT, &ROUTE, &LOCAL, &BFD, &BGP, &NEIGHBOR, &SERVICE, &TIMEOUTS,
-    &CHECK, &BACKEND,
+    &ROOT,
+    &NODE,
+    &DATAPLANE,
+    &PORT,
+    &ROUTE,
+    &LOCAL,
+    &ANNOUNCE,
+    &ANNOUNCE_OSPF,
+    &BFD,
+    &BGP,
+    &NEIGHBOR,
+    &NEIGHBOR_BFD,
+    &NEIGHBOR_BFD_AUTH,
+    &LISTEN_RANGE,
+    &OSPF,
+    &OSPF_INTERFACE,
+    &OSPF_AUTH,
+    &OSPF3,
+    &OSPF3_INTERFACE,
+    &OSPF3_AUTH,
+    &SERVICE,
+    &TIMEOUTS,
+    &CHECK,
+    &SERVICE_ANNOUNCE,
+    &SERVICE_ANNOUNCE_OSPF,
+    &BACKEND,
 ];

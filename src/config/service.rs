@@ -1,9 +1,9 @@
 //! `[[service]]` with its timeouts, check and backends.
 
-use super::model::{Backend, OnNoBackend, Service};
+use super::model::{Attributes, Backend, OnNoBackend, Service};
 use super::network::Known;
 use super::reader::{Field, Spot, Table};
-use super::{schema, value};
+use super::{announce, schema, value};
 use crate::forward::tables::{Protocol, Scheduler, Timeouts};
 use crate::health::{CheckSpec, Probe};
 use std::collections::{HashMap, HashSet};
@@ -22,6 +22,8 @@ struct Shared<'a> {
     names: HashSet<String>,
     endpoints: HashMap<(IpAddr, Protocol, u16), String>,
     vips: HashSet<IpAddr>,
+    /// What the first service on a VIP says of it, and which service that is.
+    announced: HashMap<IpAddr, (Attributes, String)>,
     backends: Vec<(IpAddr, Spot<'a>)>,
 }
 
@@ -68,6 +70,7 @@ fn service<'a>(table: &Table<'a>, known: &Known, shared: &mut Shared<'a>) -> Opt
     let check = table.table("check", &schema::CHECK);
     let check = check.and_then(|check| self::check(&check));
     let backends = backends(table, known, shared);
+    let announce = announcement(table, known, &vips);
     let min_healthy = table.get("min-healthy");
     let minimum = min_healthy.as_ref().and_then(|field| field.integer(1..=65_536)).unwrap_or(1);
     // What follows blames the lack of things, so it is said only if all that is there was read.
@@ -75,6 +78,7 @@ fn service<'a>(table: &Table<'a>, known: &Known, shared: &mut Shared<'a>) -> Opt
         check_families(table, known, &vips, &backends, minimum);
         if let (Some(name), Some(protocol)) = (&name, protocol) {
             claim_endpoints(shared, name, &vips, protocol, &ports);
+            agree_on_announcements(table, shared, name, &vips, &announce);
         }
     }
     let vips: Vec<_> = vips.into_iter().map(|(vip, _)| vip).collect();
@@ -89,6 +93,7 @@ fn service<'a>(table: &Table<'a>, known: &Known, shared: &mut Shared<'a>) -> Opt
         on_no_backend: on_no_backend.unwrap_or(OnNoBackend::Withdraw),
         min_healthy: minimum,
         check,
+        announce,
         backends,
     })
 }
@@ -331,6 +336,40 @@ fn claim_endpoints(
                 spot.error(format!("{vip} {protocol}/{port} is already in service {other:?}"));
             }
         }
+    }
+}
+
+fn announcement(table: &Table<'_>, known: &Known, vips: &[(IpAddr, Spot<'_>)]) -> Attributes {
+    let Some(entry) = table.table("announce", &schema::SERVICE_ANNOUNCE) else {
+        return Attributes::default();
+    };
+    let stub =
+        vips.iter().any(|(vip, _)| if vip.is_ipv4() { known.stub_v4 } else { known.stub_v6 });
+    announce::attributes(&entry, &schema::SERVICE_ANNOUNCE_OSPF, stub)
+}
+
+/// A VIP is announced once, so its services must not contradict each other about how.
+fn agree_on_announcements(
+    table: &Table<'_>,
+    shared: &mut Shared<'_>,
+    name: &str,
+    vips: &[(IpAddr, Spot<'_>)],
+    announce: &Attributes,
+) {
+    for (vip, _) in vips {
+        let before = shared
+            .announced
+            .entry(*vip)
+            .or_insert_with(|| (Attributes::default(), name.to_owned()));
+        if let Some(key) = before.0.contradiction(announce) {
+            table.error(format!(
+                "announce: {key} contradicts service {:?}, which has the same VIP {vip}; a VIP is \
+                 announced once, so its services must agree",
+                before.1
+            ));
+            return;
+        }
+        before.0 = before.0.or(announce);
     }
 }
 

@@ -72,6 +72,27 @@ fn differences_are_told_by_object_and_field() {
             &[("10.1.1.1\"", "10.1.1.9\"")],
             "bgp neighbor 10.1.1.1 removed\nbgp neighbor 10.1.1.9 added",
         ),
+        (
+            &[("password = \"hunter2\"", "bfd = { min-tx = \"50ms\" }\nimport = [\"::/0 le 48\"]")],
+            "bgp neighbor 10.1.1.1: bfd false → true\n\
+             bgp neighbor 10.1.1.1: password changed\n\
+             bgp neighbor 10.1.1.1: import none → [::/0 le 48]",
+        ),
+        (
+            &[("[bgp]", "[announce]\nmed = 5\nextended-communities = [\"rt:1:2\"]\n[bgp]")],
+            "announce: extended-communities none → [rt:1:2]\nannounce: med none → 5",
+        ),
+        (
+            &[("[[service]]", "[ospf]\ninterface = [{ name = \"wan0\" }]\n[[service]]")],
+            "ospf added (needs a restart)",
+        ),
+        (
+            &[(
+                "check =",
+                "announce = { ospf = { cost = 7 }, link-bandwidth = \"1Gbit\" }\ncheck =",
+            )],
+            "service web: link-bandwidth none → 1Gbit\nservice web: ospf none → stub 7",
+        ),
         (&[("asn = 65001", "asn = 65009")], "bgp: asn 65001 → 65009 (needs a restart)"),
         (
             &[
@@ -142,7 +163,7 @@ fn adding_or_removing_bgp_needs_a_restart() {
 fn a_password_is_shown_by_no_formatter() {
     let config = parse(BASE);
     assert!(!format!("{config:?} {config:#?}").contains("hunter2"));
-    let password = config.bgp.unwrap().neighbors[0].password.clone().unwrap();
+    let password = config.bgp.unwrap().neighbors[0].session.password.clone().unwrap();
     assert_eq!(password.expose(), "hunter2");
 }
 

@@ -6,7 +6,8 @@
 use crate::config::model::Device;
 use crate::forward::tables::Mac;
 use ipnet::IpNet;
-use std::net::{IpAddr, SocketAddr};
+use routing::bgp::config::PrefixMatch;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub(super) type Parsed<T> = Result<T, String>;
@@ -200,6 +201,156 @@ pub(super) fn community(text: &str) -> Parsed<(u16, u16)> {
         .ok_or_else(|| {
             "is not a community (expected like \"65001:100\", each part 0 to 65535)".to_owned()
         })
+}
+
+/// A large community (RFC 8092), `65001:1:100`.
+pub(super) fn large_community(text: &str) -> Parsed<(u32, u32, u32)> {
+    let fault = || {
+        "is not a large community (expected like \"65001:1:100\", each part 0 to 4294967295)"
+            .to_owned()
+    };
+    if !text.bytes().all(|b| b.is_ascii_digit() || b == b':') {
+        return Err(fault());
+    }
+    let parts: Vec<u32> = text.split(':').map_while(|part| part.parse().ok()).collect();
+    match parts[..] {
+        [a, b, c] if text.matches(':').count() == 2 => Ok((a, b, c)),
+        _ => Err(fault()),
+    }
+}
+
+/// An extended community (RFC 4360): `rt:65001:100`, `soo:10.0.0.1:7`, or its eight octets in hex.
+///
+/// The type follows from how the first number is written: two-octet AS (RFC 4360 §3.1), IPv4
+/// address (§3.2), four-octet AS (RFC 5668).
+pub(super) fn extended_community(text: &str) -> Parsed<[u8; 8]> {
+    let fault = || {
+        "is not an extended community (expected like \"rt:65001:100\", \"soo:10.0.0.1:100\" or \
+         \"0x0002fde900000064\")"
+            .to_owned()
+    };
+    if let Some(hex) = text.strip_prefix("0x") {
+        let sound = hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        let octets = u64::from_str_radix(hex, 16).ok().filter(|_| sound);
+        return octets.map(u64::to_be_bytes).ok_or_else(fault);
+    }
+    let (kind, rest) = text.split_once(':').ok_or_else(fault)?;
+    let subtype = match kind {
+        "rt" => 2,
+        "soo" => 3,
+        _ => return Err(fault()),
+    };
+    let (global, local) = rest.rsplit_once(':').ok_or_else(fault)?;
+    if !rest.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'.')) {
+        return Err(fault());
+    }
+    let [g0, g1, g2, g3] = match (global.parse::<Ipv4Addr>(), global.parse::<u32>()) {
+        (Ok(address), _) => address.octets(),
+        (_, Ok(asn)) => asn.to_be_bytes(),
+        _ => return Err(fault()),
+    };
+    let local: u32 = local.parse().map_err(|_| fault())?;
+    let [l0, l1, l2, l3] = local.to_be_bytes();
+    let kind: u8 = match global.contains('.') {
+        true => 1,
+        false if (g0, g1) == (0, 0) => 0,
+        false => 2,
+    };
+    if kind == 0 {
+        return Ok([kind, subtype, g2, g3, l0, l1, l2, l3]);
+    }
+    if local > 65_535 {
+        return Err(format!("has {local}, expected at most 65535 behind {global}"));
+    }
+    Ok([kind, subtype, g0, g1, g2, g3, l2, l3])
+}
+
+/// An extended community as [`extended_community`] reads it.
+pub(crate) fn show_extended_community(octets: [u8; 8]) -> String {
+    let [kind, subtype, g0, g1, g2, g3, l2, l3] = octets;
+    let name = match subtype {
+        2 => "rt",
+        3 => "soo",
+        _ => return format!("0x{:016x}", u64::from_be_bytes(octets)),
+    };
+    let (four, two) = (u32::from_be_bytes([g0, g1, g2, g3]), u16::from_be_bytes([l2, l3]));
+    match kind {
+        0 => {
+            let local = u32::from_be_bytes([g2, g3, l2, l3]);
+            format!("{name}:{}:{local}", u16::from_be_bytes([g0, g1]))
+        }
+        1 => format!("{name}:{}:{two}", Ipv4Addr::from(four)),
+        // A small number would read as two octets.
+        2 if four > 65_535 => format!("{name}:{four}:{two}"),
+        _ => format!("0x{:016x}", u64::from_be_bytes(octets)),
+    }
+}
+
+const BIT_RATES: [(&str, u64); 4] =
+    [("Tbit", 1_000_000_000_000), ("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("kbit", 1_000)];
+
+/// Bits per second: an integer and a unit, `10Gbit`.
+pub(super) fn bit_rate(text: &str) -> Parsed<u64> {
+    let fault = || {
+        "is not a bandwidth (expected like \"10Gbit\" or \"2500Mbit\"; units kbit, Mbit, Gbit, \
+         Tbit, per second)"
+            .to_owned()
+    };
+    let (count, unit) = count_and_unit(text).ok_or_else(fault)?;
+    let (_, size) = BIT_RATES.iter().find(|(name, _)| *name == unit).ok_or_else(fault)?;
+    let rate = count.checked_mul(*size).filter(|rate| *rate <= 1_000_000_000_000_000);
+    rate.filter(|rate| *rate > 0)
+        .ok_or_else(|| "is out of range, expected 1kbit to 1000Tbit".to_owned())
+}
+
+/// A bandwidth as [`bit_rate`] reads it.
+pub(crate) fn show_bit_rate(rate: u64) -> String {
+    match BIT_RATES.iter().find(|(_, size)| rate >= *size && rate.is_multiple_of(*size)) {
+        Some((unit, size)) => format!("{}{unit}", rate / size),
+        None => format!("{rate}bit"),
+    }
+}
+
+/// A prefix and the lengths within it: `10.0.0.0/8`, `10.0.0.0/8 le 24`, `10.0.0.0/8 ge 16 le 24`.
+pub(super) fn prefix_match(text: &str) -> Parsed<PrefixMatch> {
+    let mut words = text.split_ascii_whitespace();
+    let prefix = prefix(words.next().unwrap_or_default())?;
+    let (own, longest) = (prefix.prefix_len(), prefix.max_prefix_len());
+    let (mut min, mut max): (Option<u8>, Option<u8>) = (None, None);
+    while let Some(word) = words.next() {
+        let slot = match word {
+            "ge" if min.is_none() && max.is_none() => &mut min,
+            "le" if max.is_none() => &mut max,
+            _ => {
+                return Err(
+                    "is not a prefix with lengths (expected like \"10.0.0.0/8 ge 16 le 24\")"
+                        .to_owned(),
+                );
+            }
+        };
+        let length = words.next().and_then(|length| length.parse().ok());
+        *slot = length.filter(|length| (own..=longest).contains(length));
+        if slot.is_none() {
+            return Err(format!("needs a length from {own} to {longest} behind \"{word}\""));
+        }
+    }
+    // As routers read them: `ge` alone opens the end, `le` alone begins with the prefix itself.
+    let matched = PrefixMatch {
+        prefix,
+        min_len: min.unwrap_or(own),
+        max_len: max.or(min.map(|_| longest)).unwrap_or(own),
+    };
+    if matched.min_len > matched.max_len {
+        return Err(format!("has ge {} above le {}", matched.min_len, matched.max_len));
+    }
+    Ok(matched)
+}
+
+/// An OSPF area: a number, or four octets.
+pub(super) fn area(text: &str) -> Parsed<Ipv4Addr> {
+    text.parse().map_err(|_| {
+        "is not an area (expected like \"0.0.0.1\", or the number without quotes)".to_owned()
+    })
 }
 
 /// A name for people and logs: letters, digits, `.`, `_`, `-`, beginning with a letter or digit.

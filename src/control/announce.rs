@@ -5,18 +5,27 @@
 //!   of its family exists, and enough backends are usable behind a next hop that resolves;
 //! - it is withdrawn without waiting for anything;
 //! - a stalled worker takes everything down: the node no longer serves all it attracts;
-//! - on drain the preference falls first (GRACEFUL_SHUTDOWN, RFC 8326), then it is withdrawn.
+//! - on drain the preference falls first (GRACEFUL_SHUTDOWN, RFC 8326; the highest OSPF cost), then
+//!   it is withdrawn.
 //!
 //! Every decision carries its reasons, which is what `dunlin announce` prints.
 
-use crate::config::model::OnNoBackend;
+use crate::config::model::{Attributes, OnNoBackend};
 use ipnet::IpNet;
-use routing::{Announcement, BgpAttributes, Wanted};
+use routing::{Announcement, BgpAttributes, OspfAttributes, OspfKind, Wanted};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Well-known community of RFC 8326: "prefer anyone else".
 pub const GRACEFUL_SHUTDOWN: (u16, u16) = (65535, 0);
+
+/// MaxLinkMetric (RFC 6987 §2): what a drain raises the cost of a stub link to.
+pub const MAX_STUB_COST: u32 = 0xffff;
+/// One less than LSInfinity (RFC 2328 Appendix B), which would say "unreachable".
+pub const MAX_EXTERNAL_COST: u32 = 0xff_fffe;
+
+/// Of prefixes that OSPF carries, unless the configuration says otherwise.
+const DEFAULT_OSPF: OspfAttributes = OspfAttributes { cost: 10, kind: OspfKind::Stub };
 
 /// How far a drain has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -39,8 +48,11 @@ pub struct NodeView {
     pub oldest_epoch: u64,
     /// Workers that do not beat, or through which the synthetic packet did not come back.
     pub stalled_workers: Vec<u16>,
-    /// Communities on every announcement.
-    pub communities: Vec<(u16, u16)>,
+    /// Attributes of what is announced, unless a service says otherwise.
+    pub attributes: Attributes,
+    /// OSPF runs for prefixes of this family.
+    pub ospf_v4: bool,
+    pub ospf_v6: bool,
 }
 
 /// One service on a VIP.
@@ -65,6 +77,8 @@ pub struct VipView {
     pub prefix: IpNet,
     /// A local address of its family exists.
     pub has_local_address: bool,
+    /// What its services say; they do not contradict each other.
+    pub attributes: Attributes,
     pub services: Vec<ServiceView>,
 }
 
@@ -92,11 +106,11 @@ impl fmt::Display for Reason {
                 "a worker still uses tables of epoch {oldest}; the service came with epoch {needed}"
             ),
             Self::NodeDraining { drain: Drain::Lowered } => {
-                f.write_str("node drains: preference lowered (GRACEFUL_SHUTDOWN)")
+                f.write_str("node drains: preference lowered")
             }
             Self::NodeDraining { .. } => f.write_str("node is drained"),
             Self::ServiceDraining { service, drain: Drain::Lowered } => {
-                write!(f, "service {service} drains: preference lowered (GRACEFUL_SHUTDOWN)")
+                write!(f, "service {service} drains: preference lowered")
             }
             Self::ServiceDraining { service, .. } => write!(f, "service {service} is drained"),
             Self::NoLocalAddress => f.write_str("no local address (LIP) of this family"),
@@ -132,7 +146,7 @@ pub fn decide(node: &NodeView, vips: &[VipView], local: &[IpNet]) -> BTreeMap<Ip
         decisions.insert(vip.prefix, decide_vip(node, vip));
     }
     for &prefix in local {
-        decisions.insert(prefix, decide_local(node));
+        decisions.insert(prefix, decide_local(node, prefix));
     }
     decisions
 }
@@ -180,7 +194,9 @@ fn decide_vip(node: &NodeView, vip: &VipView) -> Decision {
     }
     reasons.append(&mut unable);
     let lowered = lowered || node.drain == Drain::Lowered;
-    Decision { announcement: Some(announcement(node, lowered)), reasons }
+    let attributes = vip.attributes.or(&node.attributes);
+    let announcement = announcement(node, vip.prefix, &attributes, lowered);
+    Decision { announcement: Some(announcement), reasons }
 }
 
 fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reason> {
@@ -214,14 +230,14 @@ fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reas
 
 /// Local addresses stay announced through the first step of a drain, since established flows still
 /// need their replies; they go with the node's withdrawal only when a worker cannot forward them.
-fn decide_local(node: &NodeView) -> Decision {
+fn decide_local(node: &NodeView, prefix: IpNet) -> Decision {
     let mut refusals: Vec<Reason> =
         node.stalled_workers.iter().map(|&worker| Reason::WorkerStalled { worker }).collect();
     if node.oldest_epoch == 0 {
         refusals.push(Reason::TablesPending { oldest: 0, needed: 1 });
     }
     if refusals.is_empty() {
-        let announcement = Some(announcement(node, false));
+        let announcement = Some(announcement(node, prefix, &node.attributes, false));
         Decision { announcement, reasons: vec![Reason::LocalPrefix] }
     } else {
         Decision { announcement: None, reasons: refusals }
@@ -237,14 +253,43 @@ fn node_refusals(node: &NodeView) -> Vec<Reason> {
     refusals
 }
 
-fn announcement(node: &NodeView, lowered: bool) -> Announcement {
-    let mut communities = node.communities.clone();
+fn announcement(
+    node: &NodeView,
+    prefix: IpNet,
+    attributes: &Attributes,
+    lowered: bool,
+) -> Announcement {
+    let v4 = prefix.addr().is_ipv4();
+    let mut communities = attributes.communities.clone().unwrap_or_default();
     if lowered {
         communities.push(GRACEFUL_SHUTDOWN);
     }
     communities.sort_unstable();
     communities.dedup();
-    Announcement { bgp: BgpAttributes { communities, ..BgpAttributes::default() }, ospf: None }
+    let next_hops = attributes.next_hop.as_deref().unwrap_or_default();
+    let bgp = BgpAttributes {
+        communities,
+        large_communities: attributes.large_communities.clone().unwrap_or_default(),
+        extended_communities: attributes.extended_communities.clone().unwrap_or_default(),
+        // The draft counts bytes.
+        link_bandwidth: attributes.link_bandwidth.map(|bits| (bits as f32 / 8.0).into()),
+        med: attributes.med,
+        local_preference: attributes.local_preference,
+        prepend: attributes.prepend.unwrap_or(0),
+        next_hop: next_hops.iter().copied().find(|hop| hop.is_ipv4() == v4),
+    };
+    let runs = if v4 { node.ospf_v4 } else { node.ospf_v6 };
+    let ospf = runs.then(|| {
+        let mut ospf = attributes.ospf.clone().unwrap_or(DEFAULT_OSPF);
+        if lowered {
+            ospf.cost = match ospf.kind {
+                OspfKind::Stub => MAX_STUB_COST,
+                OspfKind::External1 | OspfKind::External2 => MAX_EXTERNAL_COST,
+            };
+        }
+        ospf
+    });
+    Announcement { bgp, ospf }
 }
 
 #[cfg(test)]
@@ -269,7 +314,12 @@ mod tests {
     }
 
     fn vip(services: Vec<ServiceView>) -> VipView {
-        VipView { prefix: "192.0.2.10/32".parse().unwrap(), has_local_address: true, services }
+        VipView {
+            prefix: "192.0.2.10/32".parse().unwrap(),
+            has_local_address: true,
+            attributes: Attributes::default(),
+            services,
+        }
     }
 
     fn reasons(decision: &Decision) -> Vec<String> {
@@ -370,5 +420,40 @@ mod tests {
     #[test]
     fn a_vip_without_services_is_withdrawn() {
         assert!(decide_vip(&node(), &vip(vec![])).announcement.is_none());
+    }
+
+    #[test]
+    fn a_service_overrides_the_defaults_and_a_drain_both() {
+        let ospf = |cost, kind| Some(OspfAttributes { cost, kind });
+        let node = NodeView {
+            ospf_v4: true,
+            attributes: Attributes {
+                communities: Some(vec![(65001, 1)]),
+                link_bandwidth: Some(10_000_000_000),
+                med: Some(7),
+                next_hop: Some(vec!["fd00::1".parse().unwrap(), "10.0.0.1".parse().unwrap()]),
+                ospf: ospf(20, OspfKind::External2),
+                ..Attributes::default()
+            },
+            ..node()
+        };
+        let mut view = vip(vec![service()]);
+        view.attributes.communities = Some(vec![(65001, 2)]);
+        let announcement = decide_vip(&node, &view).announcement.unwrap();
+        assert_eq!(announcement.bgp.communities, vec![(65001, 2)]);
+        assert_eq!(announcement.bgp.med, Some(7));
+        assert_eq!(announcement.bgp.next_hop, Some("10.0.0.1".parse().unwrap()));
+        let bytes = announcement.bgp.link_bandwidth.unwrap().get();
+        assert!((bytes - 1.25e9).abs() < 1.0, "{bytes} bytes per second");
+        assert_eq!(announcement.ospf, ospf(20, OspfKind::External2));
+        let node = NodeView { drain: Drain::Lowered, ..node };
+        let announcement = decide_vip(&node, &view).announcement.unwrap();
+        assert_eq!(announcement.bgp.communities, vec![(65001, 2), GRACEFUL_SHUTDOWN]);
+        assert_eq!(announcement.ospf, ospf(MAX_EXTERNAL_COST, OspfKind::External2));
+        view.attributes.ospf = ospf(5, OspfKind::Stub);
+        let announcement = decide_vip(&node, &view).announcement.unwrap();
+        assert_eq!(announcement.ospf, ospf(MAX_STUB_COST, OspfKind::Stub));
+        view.prefix = "2001:db8::1/128".parse().unwrap();
+        assert_eq!(decide_vip(&node, &view).announcement.unwrap().ospf, None, "no OSPFv3");
     }
 }

@@ -197,7 +197,9 @@ impl Owner {
 }
 
 fn drain_wait(config: &Config) -> Duration {
-    config.bgp.as_ref().map_or(Duration::ZERO, |bgp| bgp.drain_wait)
+    // Without a router that listens, there is nobody to wait for.
+    let speaks = config.bgp.is_some() || config.ospf.is_some() || config.ospf3.is_some();
+    if speaks { config.announce.drain_wait } else { Duration::ZERO }
 }
 
 /// One line per prefix that goes up or down, with all reasons.

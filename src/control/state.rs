@@ -229,12 +229,9 @@ impl State {
                 .zip(&self.workers)
                 .filter_map(|(worker, view)| view.stalled.then_some(worker))
                 .collect(),
-            communities: self
-                .config
-                .bgp
-                .as_ref()
-                .map(|b| b.communities.clone())
-                .unwrap_or_default(),
+            attributes: self.config.announce.defaults.clone(),
+            ospf_v4: self.config.ospf.is_some(),
+            ospf_v6: self.config.ospf3.is_some(),
         };
         announce::decide(&node, &self.vip_views(), &self.config.local_prefixes)
     }
@@ -433,8 +430,10 @@ impl State {
                     .local_addresses
                     .iter()
                     .any(|lip| lip.is_ipv4() == service.key.vip.is_ipv4()),
+                attributes: model::Attributes::default(),
                 services: Vec::new(),
             });
+            view.attributes = view.attributes.or(&service.config.announce);
             view.services.push(self.service_view(service));
         }
         vips.into_values().collect()

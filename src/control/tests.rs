@@ -4,7 +4,8 @@ use super::announce::Drain;
 use super::kernel::{Hop, KernelView};
 use super::state::{Event, State};
 use crate::config::model::{
-    Backend, BfdProfile, Config, Dataplane, Node, OnNoBackend, PollMode, Service,
+    Announce, Attributes, Backend, BfdProfile, Config, Dataplane, Node, OnNoBackend, PollMode,
+    Service,
 };
 use crate::forward::tables::{
     BackendId, Mac, PortId, PortSpec, Protocol, Scheduler, TablesSpec, Timeouts,
@@ -39,6 +40,7 @@ fn service(backends: &[&str]) -> Service {
         on_no_backend: OnNoBackend::Withdraw,
         min_healthy: 1,
         check: Some(check()),
+        announce: Attributes::default(),
         backends: backends
             .iter()
             .map(|a| Backend { address: a.parse().unwrap(), port: None, weight: 1 })
@@ -68,6 +70,9 @@ fn config(services: Vec<Service>) -> Arc<Config> {
         routes: vec![],
         local_addresses: vec!["10.9.1.1".parse().unwrap()],
         local_prefixes: vec!["10.9.1.0/29".parse().unwrap()],
+        announce: Announce { drain_wait: Duration::from_secs(5), defaults: Attributes::default() },
+        ospf: None,
+        ospf3: None,
         bgp: None,
         bfd: BfdProfile {
             min_tx: Duration::from_millis(300),

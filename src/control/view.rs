@@ -1,6 +1,6 @@
 //! The state as the API tells it: pure functions from the owner's state and the workers' counters.
 
-use super::announce::{Decision, Drain};
+use super::announce::{Decision, Drain, GRACEFUL_SHUTDOWN};
 use super::owner::{DrainScope, Owner};
 use super::state::{BackendState, ServiceState};
 use crate::api::model::{
@@ -8,10 +8,12 @@ use crate::api::model::{
     Health, HealthState, ServiceInfo, Traffic, VipStatus, WorkerInfo,
 };
 use crate::config::model::OnNoBackend;
+use crate::config::{show_bit_rate, show_extended_community};
 use crate::forward::{DropReason, Usage, WorkerStats};
 use crate::health::{Target, TargetStatus};
 use crate::worker::Shared;
 use ipnet::IpNet;
+use routing::OspfKind;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -141,12 +143,33 @@ fn services_on(owner: &Owner, prefix: &IpNet) -> Vec<String> {
 fn attributes(decision: &Decision) -> Vec<String> {
     let Some(announcement) = &decision.announcement else { return Vec::new() };
     let bgp = &announcement.bgp;
-    let mut words: Vec<String> =
-        bgp.communities.iter().map(|(asn, value)| format!("community {asn}:{value}")).collect();
+    let mut words: Vec<String> = Vec::new();
+    words.extend(bgp.communities.iter().map(|community| match *community {
+        GRACEFUL_SHUTDOWN => "community GRACEFUL_SHUTDOWN (65535:0)".to_owned(),
+        (asn, value) => format!("community {asn}:{value}"),
+    }));
     words.extend(bgp.large_communities.iter().map(|(a, b, c)| format!("large {a}:{b}:{c}")));
+    words.extend(
+        bgp.extended_communities
+            .iter()
+            .map(|octets| format!("extended {}", show_extended_community(*octets))),
+    );
+    // Bytes again become bits, as configured.
+    words.extend(bgp.link_bandwidth.map(|bytes| {
+        format!("link-bandwidth {}", show_bit_rate((f64::from(bytes.get()) * 8.0) as u64))
+    }));
     words.extend(bgp.med.map(|med| format!("med {med}")));
     words.extend(bgp.local_preference.map(|preference| format!("local-preference {preference}")));
+    words.extend((bgp.prepend > 0).then(|| format!("prepend {}", bgp.prepend)));
     words.extend(bgp.next_hop.map(|next_hop| format!("next-hop {next_hop}")));
+    words.extend(announcement.ospf.as_ref().map(|ospf| {
+        let kind = match ospf.kind {
+            OspfKind::Stub => "stub",
+            OspfKind::External1 => "external-1",
+            OspfKind::External2 => "external-2",
+        };
+        format!("ospf {kind} cost {}", ospf.cost)
+    }));
     words
 }
 

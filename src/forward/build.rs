@@ -7,9 +7,8 @@ use super::fib::{Adjacency, Fib, Hop, Source};
 use super::hash::Seed;
 use super::schedule::{Schedule, takes_new_flows};
 use super::tables::{
-    Mac,
-    BackendId, BackendSpec, LipId, NextHopId, PortId, Protocol, ServiceId, ServiceSpec, TablesSpec,
-    Timeouts,
+    BackendId, BackendSpec, LipId, Mac, NextHopId, PortId, Protocol, ServiceId, ServiceSpec,
+    TablesSpec, Timeouts,
 };
 use super::time::ticks_of_ms;
 use std::collections::HashSet;

@@ -1,17 +1,20 @@
 //! The node behind its API: questions go to the task and to the workers, answers come back.
 
-use super::speaking;
 use super::task::{Ask, Task};
+use super::{shown, shown_ospf};
 use crate::api::model::{
-    AnnounceInfo, AnnouncePeer, BackendInfo, BackendSelector, BfdSessionInfo, BgpInfo, BgpSummary,
-    ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, PortInfo, ReloadResult,
-    Scope, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, AnnouncePeer, BackendInfo, BackendSelector, BfdInfo, BgpInfo, BgpSummary,
+    ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo,
+    OspfNeighborState, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
 };
 use crate::api::{ApiError, Node};
 use crate::control::owner::DrainScope;
 use crate::control::view;
 use crate::forward::tables::ServiceId;
 use crate::worker::Command;
+use routing::bgp::fsm::State;
+use routing::ospf::{InstanceStatus, OspfError, Version};
+use routing::speaker::{AnnouncedRoute, NeighborStatus};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,6 +53,16 @@ impl Handle {
         answer.await.map_err(|_| stopped())
     }
 
+    async fn ospf_statuses(&self) -> Result<Vec<InstanceStatus>, ApiError> {
+        let handles = self.ask(|task| task.outlets.ospf.clone()).await?;
+        let mut statuses = Vec::with_capacity(handles.len());
+        for handle in handles {
+            let ended = |error: OspfError| ApiError::unavailable(error.to_string(), "see the log");
+            statuses.push(handle.status().await.map_err(ended)?);
+        }
+        Ok(statuses)
+    }
+
     async fn bfd_status(&self) -> Result<Option<routing::bfd::BfdStatus>, ApiError> {
         let bfd = self.ask(|task| task.bfd.clone()).await?;
         Ok(bfd.status().await.ok())
@@ -59,7 +72,8 @@ impl Handle {
 impl Node for Handle {
     async fn status(&self) -> Result<Status, ApiError> {
         let uptime_s = self.started.elapsed().as_secs();
-        self.ask(move |task| status(task, uptime_s)).await
+        let ospf = self.ospf_statuses().await?;
+        self.ask(move |task| status(task, uptime_s, &ospf)).await
     }
 
     async fn services(&self) -> Result<Vec<ServiceInfo>, ApiError> {
@@ -111,16 +125,20 @@ impl Node for Handle {
     async fn bgp(&self) -> Result<Option<BgpInfo>, ApiError> {
         let bfd = self.bfd_status().await?;
         self.ask(move |task| {
-            let config = task.owner.state().config();
-            config.bgp.as_ref()?;
-            Some(speaking::bgp_info(config, &task.speaker.status(), bfd.as_ref()))
+            shown::bgp(task.owner.state().config(), &task.speaker.status(), bfd.as_ref())
         })
         .await
     }
 
-    async fn bfd(&self) -> Result<Vec<BfdSessionInfo>, ApiError> {
+    async fn bfd(&self) -> Result<BfdInfo, ApiError> {
         let status = self.bfd_status().await?;
-        Ok(status.as_ref().map(speaking::bfd_info).unwrap_or_default())
+        status.as_ref().map(shown::bfd).ok_or_else(|| {
+            ApiError::unavailable("the BFD thread has ended", "see the log; restart the node")
+        })
+    }
+
+    async fn ospf(&self) -> Result<Vec<OspfInfo>, ApiError> {
+        Ok(self.ospf_statuses().await?.iter().map(shown_ospf::ospf).collect())
     }
 
     async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {
@@ -142,22 +160,20 @@ impl Node for Handle {
                 (view::announce(&task.owner), task.speaker.clone(), status.neighbors)
             })
             .await?;
-        for peer in peers {
-            let told = speaker.announced(peer.address).await.unwrap_or_default();
+        for peer in &peers {
+            // A link-local or unnumbered neighbour is known by the address it is connected to.
+            let address = peer.remote.map_or(peer.address, |remote| remote.ip());
+            let told = speaker.announced(address).await.unwrap_or_default();
             for entry in &mut list {
-                let sent = told.iter().any(|route| route.prefix == entry.prefix);
-                let refused = peer.unannounceable.iter().find(|(p, _)| *p == entry.prefix);
-                let reason = match refused {
-                    Some((_, why)) => why.clone(),
-                    None if !sent && entry.wanted => format!("session is {}", peer.state.name()),
-                    None => String::new(),
-                };
-                entry.peers.push(AnnouncePeer {
-                    address: peer.address,
-                    protocol: "bgp".to_owned(),
-                    sent,
-                    reason,
-                });
+                entry.peers.push(bgp_peer(peer, &told, entry));
+            }
+        }
+        for status in self.ospf_statuses().await? {
+            let v4 = status.version == Version::V2;
+            for entry in list.iter_mut().filter(|entry| entry.prefix.addr().is_ipv4() == v4) {
+                let neighbors = status.interfaces.iter().flat_map(|i| &i.neighbors);
+                let peers = neighbors.map(|neighbor| ospf_peer(&status, neighbor, entry));
+                entry.peers.extend(peers.collect::<Vec<_>>());
             }
         }
         Ok(list)
@@ -208,7 +224,54 @@ impl Node for Handle {
     }
 }
 
-fn status(task: &mut Task, uptime_s: u64) -> Status {
+fn bgp_peer(peer: &NeighborStatus, told: &[AnnouncedRoute], entry: &AnnounceInfo) -> AnnouncePeer {
+    let route = told.iter().find(|route| route.prefix == entry.prefix);
+    let refused = peer.unannounceable.iter().find(|(prefix, _)| *prefix == entry.prefix);
+    let reason = match refused {
+        Some((_, why)) => why.clone(),
+        None if route.is_some() || !entry.wanted => String::new(),
+        None if peer.admin_down => "session is shut down".to_owned(),
+        None if peer.state == State::Established => "still being sent".to_owned(),
+        None => format!("session is {}", peer.state.name()),
+    };
+    AnnouncePeer {
+        name: shown::neighbor_name(peer),
+        address: peer.address,
+        protocol: "bgp".to_owned(),
+        sent: route.is_some(),
+        next_hop: route.map(|route| route.next_hop),
+        reason,
+    }
+}
+
+/// OSPF floods: a full neighbour that owes no acknowledgment has all that was originated.
+fn ospf_peer(
+    status: &InstanceStatus,
+    neighbor: &routing::ospf::NeighborStatus,
+    entry: &AnnounceInfo,
+) -> AnnouncePeer {
+    let prefix = entry.prefix.to_string();
+    let refused = status.refused.iter().find(|(other, _)| *other == prefix);
+    let state = shown_ospf::neighbor_state(neighbor.state);
+    let reason = match refused {
+        Some((_, why)) => why.clone(),
+        None if !entry.wanted => String::new(),
+        None if state != OspfNeighborState::Full => format!("adjacency is {state}"),
+        None if neighbor.unacknowledged > 0 => "not all acknowledged yet".to_owned(),
+        None => String::new(),
+    };
+    let protocol = if status.version == Version::V2 { "ospf" } else { "ospf3" };
+    AnnouncePeer {
+        name: neighbor.router_id.to_string(),
+        address: neighbor.address,
+        protocol: protocol.to_owned(),
+        sent: entry.wanted && reason.is_empty(),
+        next_hop: None,
+        reason,
+    }
+}
+
+fn status(task: &mut Task, uptime_s: u64, ospf: &[InstanceStatus]) -> Status {
     let owner = &task.owner;
     let config = Arc::clone(owner.state().config());
     let speaker = task.speaker.status();
@@ -222,8 +285,9 @@ fn status(task: &mut Task, uptime_s: u64) -> Status {
         .neighbors
         .iter()
         .filter(|n| !n.admin_down && n.state != routing::bgp::fsm::State::Established)
-        .map(|n| format!("BGP session with {} is {}", n.address, n.state.name()))
+        .map(|n| format!("BGP session with {} is {}", shown::neighbor_name(n), n.state.name()))
         .collect();
+    others.extend(ospf.iter().filter_map(no_adjacency));
     others.extend(task.config_error.iter().map(|error| format!("last reload refused: {error}")));
     let backends = view::backends(owner, task.pulse.workers(), &checks(task), Instant::now());
     let healthy = backends
@@ -250,6 +314,12 @@ fn status(task: &mut Task, uptime_s: u64) -> Status {
         vips: view::vips(owner),
         bgp: config.bgp.is_some().then_some(summary),
     }
+}
+
+fn no_adjacency(status: &InstanceStatus) -> Option<String> {
+    let mut neighbors = status.interfaces.iter().flat_map(|interface| &interface.neighbors);
+    let full = neighbors.any(|n| shown_ospf::neighbor_state(n.state) == OspfNeighborState::Full);
+    (!full).then(|| format!("OSPFv{} has no full neighbour", status.version as u8))
 }
 
 fn workers(task: &Task) -> Vec<WorkerInfo> {

@@ -11,6 +11,8 @@ mod kernel;
 mod outlets;
 mod ports;
 mod pulse;
+mod shown;
+mod shown_ospf;
 mod speaking;
 mod task;
 
@@ -29,6 +31,7 @@ use kni::mirror::{Mirror, MirrorConfig, RouteSource};
 use outlets::Outlets;
 use pulse::Pulse;
 use routing::bfd::BfdHandle;
+use routing::ospf::OspfHandle;
 use routing::speaker::Speaker;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -101,6 +104,12 @@ async fn serve(
         bfd: bfd.subscribe(),
     };
     bfd.set_sessions(speaking::bfd_sessions(&config)).await?;
+    let ospf = speaking::ospf_configs(&config)
+        .into_iter()
+        .map(|(config, timers)| {
+            OspfHandle::spawn(config, timers.map(|timers| (bfd.clone(), timers)))
+        })
+        .collect::<Result<_, _>>()?;
     let clock = dataplane.clock;
     let workers = config.dataplane.workers.len() as u16;
     let task = Task {
@@ -108,6 +117,7 @@ async fn serve(
         outlets: Outlets {
             published: Arc::clone(&dataplane.published),
             wanted,
+            ospf,
             checker: Checker::spawn(health_sender),
             mirror,
             interfaces: Interfaces::default(),
@@ -178,7 +188,7 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// The document with every password replaced.
+/// The document with every password and key replaced.
 fn redact(text: &str) -> String {
     let Ok(mut document) = text.parse::<toml::Table>() else { return String::new() };
     redact_table(&mut document);
@@ -188,7 +198,7 @@ fn redact(text: &str) -> String {
 fn redact_table(table: &mut toml::Table) {
     for (key, value) in table.iter_mut() {
         match value {
-            toml::Value::String(secret) if key == "password" => {
+            toml::Value::String(secret) if key == "password" || key == "key" => {
                 "(hidden)".clone_into(secret);
             }
             toml::Value::Table(inner) => redact_table(inner),
@@ -206,10 +216,12 @@ fn redact_table(table: &mut toml::Table) {
 mod tests {
     #[test]
     fn passwords_are_hidden_wherever_they_stand() {
-        let text = "[bgp]\npassword = \"a1\"\n[[bgp.neighbor]]\npassword = \"b2\"\nport = 179\n";
+        let text = "[bgp]\npassword = \"a1\"\n[[bgp.neighbor]]\npassword = \"b2\"\nport = 179\n\
+                    bfd = { auth = { key-id = 1, key = \"c3\" } }\n\
+                    [[ospf.interface]]\nauth = [{ type = \"md5\", key = \"d4\" }]\n";
         let shown = super::redact(text);
-        assert!(!shown.contains("a1") && !shown.contains("b2"), "{shown}");
-        assert!(shown.contains("port = 179"));
+        assert!(!["a1", "b2", "c3", "d4"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        assert!(shown.contains("port = 179") && shown.contains("md5"), "{shown}");
         assert_eq!(super::redact("not = = toml"), "");
     }
 }

@@ -9,6 +9,7 @@ use crate::health::{CheckerHandle, Target};
 use crate::worker::Published;
 use kni::mirror::MirrorHandle;
 use routing::Wanted;
+use routing::ospf::OspfHandle;
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 pub struct Outlets {
     pub published: Arc<Published>,
     pub wanted: watch::Sender<Arc<Wanted>>,
+    /// One for each configured version.
+    pub ospf: Vec<OspfHandle>,
     pub checker: CheckerHandle,
     pub mirror: MirrorHandle,
     pub interfaces: Interfaces,
@@ -53,6 +56,9 @@ impl Outputs for Outlets {
     }
 
     fn announce(&mut self, wanted: Wanted) {
+        for ospf in &self.ospf {
+            ospf.set_wanted(wanted.clone());
+        }
         // Kept even while nobody receives: a speaker that comes later finds the latest value.
         self.wanted.send_replace(Arc::new(wanted));
     }

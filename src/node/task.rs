@@ -233,6 +233,9 @@ impl Task {
             .set_sessions(speaking::bfd_sessions(&live))
             .await
             .map_err(|error| refuse(error.to_string()))?;
+        for (ospf, (config, _)) in self.outlets.ospf.iter().zip(speaking::ospf_configs(&live)) {
+            ospf.set_config(config).await.map_err(|error| refuse(error.to_string()))?;
+        }
         self.outlets.mirror.install_routes(RouteSource::Static, speaking::static_routes(&live));
         self.owner.handle(Event::Config(Arc::clone(&live)));
         self.set_addresses(&live).await;
@@ -264,6 +267,9 @@ impl Task {
     /// Withdrawn already; say goodbye so that nobody reads our silence as a failure.
     async fn leave(self) {
         super::notify(&[sd_notify::NotifyState::Stopping]);
+        for ospf in &self.outlets.ospf {
+            ospf.shutdown().await;
+        }
         self.bfd.shutdown().await;
         self.speaker.shutdown("dunlind stops").await;
         if let Err(error) = self.outlets.mirror.shutdown().await {

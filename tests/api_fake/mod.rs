@@ -5,11 +5,12 @@
 
 mod data;
 pub mod http;
+mod ospf;
 mod routing;
 
 use dunlin::api::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult,
-    DropInfo, FlowFilter, FlowList, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo,
+    FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
 };
 use dunlin::api::{self, ApiError, Node};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,8 @@ pub struct Fake {
     pub backends: Vec<BackendInfo>,
     pub flows: Vec<dunlin::api::model::FlowInfo>,
     pub bgp: Option<BgpInfo>,
-    pub bfd: Vec<BfdSessionInfo>,
+    pub bfd: BfdInfo,
+    pub ospf: Vec<OspfInfo>,
     pub ports: Vec<PortInfo>,
     pub drops: Vec<DropInfo>,
     pub announce: Vec<AnnounceInfo>,
@@ -41,7 +43,8 @@ impl Fake {
         fake.services.clear();
         fake.backends.clear();
         fake.flows.clear();
-        fake.bfd.clear();
+        fake.bfd = BfdInfo::default();
+        fake.ospf.clear();
         fake.ports.clear();
         fake.announce.clear();
         for drop in &mut fake.drops {
@@ -50,6 +53,7 @@ impl Fake {
         }
         if let Some(bgp) = &mut fake.bgp {
             bgp.neighbors.clear();
+            bgp.unknown_peers = 0;
             bgp.kernel = dunlin::api::model::KernelTcpDrops::default();
         }
         fake.reload = Ok(ReloadResult { changes: Vec::new(), needs_restart: Vec::new() });
@@ -64,6 +68,7 @@ impl Fake {
             flows: data::flows(),
             bgp: Some(routing::bgp()),
             bfd: routing::bfd(),
+            ospf: ospf::ospf(),
             ports: data::ports(),
             drops: data::drops(),
             announce: routing::announce(),
@@ -109,8 +114,12 @@ impl Node for Fake {
         Ok(self.bgp.clone())
     }
 
-    async fn bfd(&self) -> Result<Vec<BfdSessionInfo>, ApiError> {
+    async fn bfd(&self) -> Result<BfdInfo, ApiError> {
         Ok(self.bfd.clone())
+    }
+
+    async fn ospf(&self) -> Result<Vec<OspfInfo>, ApiError> {
+        Ok(self.ospf.clone())
     }
 
     async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {

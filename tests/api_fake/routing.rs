@@ -2,8 +2,9 @@
 
 use super::data::{ip, socket};
 use dunlin::api::model::{
-    AnnounceInfo, AnnouncePeer, BfdSessionInfo, BfdState, BgpCapability, BgpErrorInfo, BgpInfo,
-    BgpMessages, BgpNeighborInfo, BgpSecurity, BgpState, BgpTransport, Direction, KernelTcpDrops,
+    AnnounceInfo, AnnouncePeer, BfdDrops, BfdInfo, BfdLastDown, BfdSessionInfo, BfdState,
+    BgpCapability, BgpErrorInfo, BgpInfo, BgpMessages, BgpNeighborInfo, BgpSecurity, BgpState,
+    BgpTransport, BgpUpdateErrors, Direction, KernelTcpDrops, RefusedPrefix,
 };
 use std::net::Ipv4Addr;
 
@@ -13,6 +14,7 @@ pub fn bgp() -> BgpInfo {
         local_as: 65_010,
         router_id: Ipv4Addr::new(10, 0, 1, 1),
         listen_port: Some(179),
+        unknown_peers: 2,
         kernel: KernelTcpDrops {
             md5_failure: 0,
             md5_not_found: 14,
@@ -22,6 +24,7 @@ pub fn bgp() -> BgpInfo {
         neighbors: vec![
             established.clone(),
             BgpNeighborInfo {
+                name: "2001:db8:1::fe".to_owned(),
                 address: ip("2001:db8:1::fe"),
                 description: "tor-b".to_owned(),
                 remote_as_configured: "external".to_owned(),
@@ -37,9 +40,19 @@ pub fn bgp() -> BgpInfo {
                 messages_in: BgpMessages::default(),
                 messages_out: BgpMessages::default(),
                 prefixes_announced: 0,
-                prefixes_received: 0,
+                in_sync: false,
+                unannounceable: Vec::new(),
                 prefixes_accepted: 0,
+                update_errors: BgpUpdateErrors::default(),
+                role: None,
+                remote_role: None,
                 last_error: Some(BgpErrorInfo {
+                    age_s: 4,
+                    direction: Direction::Local,
+                    code: None,
+                    text: "Connection refused".to_owned(),
+                }),
+                last_down: Some(BgpErrorInfo {
                     age_s: 371,
                     direction: Direction::Received,
                     code: Some((6, 2)),
@@ -52,6 +65,23 @@ pub fn bgp() -> BgpInfo {
                 ..established.clone()
             },
             BgpNeighborInfo {
+                name: "net1".to_owned(),
+                address: ip("::"),
+                interface: Some("net1".to_owned()),
+                description: "tor-c".to_owned(),
+                remote_as_configured: "external".to_owned(),
+                remote_as: Some(65_002),
+                transport: Some(BgpTransport {
+                    local: socket("[fe80::1]:179"),
+                    remote: socket("[fe80::fe]:41002"),
+                    passive: true,
+                }),
+                bfd: None,
+                security: BgpSecurity::default(),
+                ..established.clone()
+            },
+            BgpNeighborInfo {
+                name: "10.0.1.250".to_owned(),
                 address: ip("10.0.1.250"),
                 description: String::new(),
                 state: BgpState::Idle,
@@ -65,8 +95,12 @@ pub fn bgp() -> BgpInfo {
                 messages_in: BgpMessages::default(),
                 messages_out: BgpMessages::default(),
                 prefixes_announced: 0,
-                prefixes_received: 0,
+                in_sync: false,
+                unannounceable: Vec::new(),
                 prefixes_accepted: 0,
+                update_errors: BgpUpdateErrors::default(),
+                role: None,
+                remote_role: None,
                 transport: None,
                 established_count: 0,
                 ..established
@@ -79,7 +113,10 @@ fn established() -> BgpNeighborInfo {
     let capability =
         |name: &str, local, remote| BgpCapability { name: name.to_owned(), local, remote };
     BgpNeighborInfo {
+        name: "10.0.1.254".to_owned(),
         address: ip("10.0.1.254"),
+        interface: None,
+        range: None,
         description: "tor-a".to_owned(),
         local_as: 65_010,
         remote_as_configured: "65000".to_owned(),
@@ -119,9 +156,22 @@ fn established() -> BgpNeighborInfo {
             route_refresh: 0,
         },
         prefixes_announced: 3,
-        prefixes_received: 12,
+        in_sync: true,
+        unannounceable: vec![RefusedPrefix {
+            prefix: "2001:db8:f::1/128".to_owned(),
+            reason: "family not negotiated".to_owned(),
+        }],
         prefixes_accepted: 1,
+        max_prefixes: 1000,
+        update_errors: BgpUpdateErrors {
+            treated_as_withdraw: 2,
+            attributes_discarded: 1,
+            last: Some("AS_PATH: empty segment".to_owned()),
+        },
+        role: Some("customer".to_owned()),
+        remote_role: Some("provider".to_owned()),
         last_error: None,
+        last_down: None,
         established_count: 1,
         retry_in_ms: None,
         security: BgpSecurity { md5: true, gtsm: true, multihop: None },
@@ -129,54 +179,87 @@ fn established() -> BgpNeighborInfo {
     }
 }
 
-pub fn bfd() -> Vec<BfdSessionInfo> {
+pub fn bfd() -> BfdInfo {
     let up = BfdSessionInfo {
         peer: ip("10.0.1.254"),
-        local: ip("10.0.1.1"),
+        local: Some(ip("10.0.1.1")),
         interface: Some("net0".to_owned()),
+        multihop: false,
         state: BfdState::Up,
-        state_age_s: 187_290,
+        up_for_s: Some(187_290),
         diagnostic: String::new(),
         remote_state: BfdState::Up,
         remote_diagnostic: String::new(),
         local_discriminator: 1,
         remote_discriminator: 3_405_691_582,
+        min_tx_us: 50_000,
+        min_rx_us: 50_000,
+        multiplier: 3,
+        remote_min_tx_us: 100_000,
+        remote_min_rx_us: 100_000,
+        remote_multiplier: 3,
         tx_interval_us: 100_000,
         rx_interval_us: 100_000,
         detection_time_us: 300_000,
-        multiplier: 3,
+        polling: false,
+        authentication: Some("meticulous-keyed-sha1".to_owned()),
         packets_in: 2_140_311,
         packets_out: 2_140_377,
-        packets_invalid: 0,
+        dropped_auth: 4,
+        dropped_admin_down: 0,
+        send_errors: 0,
         up_count: 1,
-        users: vec!["bgp".to_owned()],
+        failure_count: 0,
+        last_down: None,
+        error: None,
+        users: vec!["config".to_owned()],
     };
     let down = BfdSessionInfo {
         peer: ip("2001:db8:1::fe"),
-        local: ip("2001:db8:1::1"),
+        local: None,
         interface: None,
+        multihop: true,
         state: BfdState::Down,
-        state_age_s: 371,
+        up_for_s: None,
         diagnostic: "control detection time expired".to_owned(),
         remote_state: BfdState::AdminDown,
         remote_diagnostic: "administratively down".to_owned(),
         remote_discriminator: 0,
+        remote_min_tx_us: 1_000_000,
         tx_interval_us: 1_000_000,
         rx_interval_us: 1_000_000,
         detection_time_us: 0,
-        packets_invalid: 17,
+        polling: true,
+        authentication: None,
+        dropped_auth: 0,
+        dropped_admin_down: 17,
+        send_errors: 2,
         up_count: 3,
-        users: vec!["bgp".to_owned(), "ospf".to_owned()],
+        failure_count: 2,
+        last_down: Some(BfdLastDown {
+            age_s: 371,
+            cause: "nothing heard for the detection time".to_owned(),
+            diagnostic: "control detection time expired".to_owned(),
+            remote_diagnostic: "administratively down".to_owned(),
+            failure: true,
+        }),
+        users: vec!["config".to_owned(), "ospf".to_owned()],
         ..up.clone()
     };
-    vec![up, down]
+    BfdInfo {
+        scheduling: "SCHED_FIFO, priority 10".to_owned(),
+        sessions: vec![up, down],
+        dropped: BfdDrops { ttl: 3, unknown_peer: 1, ..BfdDrops::default() },
+    }
 }
 
 pub fn announce() -> Vec<AnnounceInfo> {
-    let peer = |address: &str, sent, reason: &str| AnnouncePeer {
+    let peer = |address: &str, sent: bool, reason: &str| AnnouncePeer {
+        name: address.to_owned(),
         address: ip(address),
         protocol: "bgp".to_owned(),
         sent,
+        next_hop: sent.then(|| ip("10.0.1.1")),
         reason: reason.to_owned(),
     };
     vec![
@@ -188,9 +271,19 @@ pub fn announce() -> Vec<AnnounceInfo> {
                 "2 of 4 backends healthy, at least 1 needed (web)".to_owned(),
                 "every worker has tables of epoch 41 or later".to_owned(),
             ],
-            attributes: vec!["community 65010:100".to_owned()],
+            attributes: vec![
+                "community 65010:100".to_owned(),
+                "link-bandwidth 10Gbit".to_owned(),
+                "ospf stub cost 10".to_owned(),
+            ],
             peers: vec![
                 peer("10.0.1.254", true, ""),
+                AnnouncePeer {
+                    name: "10.255.0.1".to_owned(),
+                    protocol: "ospf".to_owned(),
+                    next_hop: None,
+                    ..peer("10.0.1.254", true, "")
+                },
                 peer("2001:db8:1::fe", false, "session is active, not established"),
             ],
         },

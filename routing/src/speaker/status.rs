@@ -47,6 +47,10 @@ pub struct NeighborStatus {
     pub state: State,
     /// Shut down by the operator.
     pub admin_down: bool,
+    /// In the present state, in milliseconds.
+    pub state_age_ms: u64,
+    /// Until the next attempt to connect; `None`: none is scheduled.
+    pub retry_in_ms: Option<u64>,
     /// Of the established session, in milliseconds.
     pub uptime_ms: Option<u64>,
     pub established_count: u64,
@@ -54,6 +58,7 @@ pub struct NeighborStatus {
     pub remote: Option<SocketAddr>,
     /// Hold time, keepalive, families, the peer's AS and identifier.
     pub negotiated: Option<Negotiated>,
+    pub local_capabilities: Capabilities,
     pub peer_capabilities: Option<Capabilities>,
     pub received: MessageCounts,
     pub sent: MessageCounts,
@@ -94,6 +99,8 @@ pub struct AnnouncedRoute {
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
     status: NeighborStatus,
+    state_since: Instant,
+    retry_at: Option<Instant>,
     established_at: Option<Instant>,
     error_at: Option<Instant>,
     down_at: Option<Instant>,
@@ -109,11 +116,14 @@ impl Snapshot {
                 description: config.description.clone(),
                 state: State::Idle,
                 admin_down: config.shutdown.is_some(),
+                state_age_ms: 0,
+                retry_in_ms: None,
                 uptime_ms: None,
                 established_count: 0,
                 local: None,
                 remote: None,
                 negotiated: None,
+                local_capabilities: session.our_capabilities(),
                 peer_capabilities: None,
                 received: MessageCounts::default(),
                 sent: MessageCounts::default(),
@@ -127,6 +137,8 @@ impl Snapshot {
                 last_error: None,
                 last_down: None,
             },
+            state_since: Instant::now(),
+            retry_at: None,
             established_at: None,
             error_at: None,
             down_at: None,
@@ -138,6 +150,7 @@ impl Snapshot {
         let status = &mut self.status;
         let rib = session.adj_rib_out();
         if status.state != session.state() {
+            self.state_since = Instant::now();
             status.negotiated = session.negotiated().cloned();
             status.peer_capabilities = session.peer_capabilities().cloned();
             status.local = session.endpoints().map(|e| e.local);
@@ -162,6 +175,7 @@ impl Snapshot {
                 .map(|(prefix, reason)| (*prefix, (*reason).to_owned()))
                 .collect();
         }
+        self.retry_at = session.retry_at();
         self.established_at = session.established_at();
         let error = session.last_error();
         if self.error_at != error.map(|e| e.at) {
@@ -182,7 +196,13 @@ impl Snapshot {
 
     pub fn read(&self) -> NeighborStatus {
         let uptime = self.established_at.map(|t| t.elapsed().as_millis() as u64);
-        NeighborStatus { uptime_ms: uptime, ..self.status.clone() }
+        let retry = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        NeighborStatus {
+            state_age_ms: self.state_since.elapsed().as_millis() as u64,
+            retry_in_ms: retry.map(|wait| wait.as_millis() as u64),
+            uptime_ms: uptime,
+            ..self.status.clone()
+        }
     }
 }
 
@@ -191,6 +211,7 @@ impl NeighborStatus {
     pub(super) fn failed(self) -> Self {
         Self {
             state: State::Idle,
+            retry_in_ms: None,
             uptime_ms: None,
             negotiated: None,
             prefixes_announced: 0,

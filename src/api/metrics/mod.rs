@@ -8,7 +8,7 @@ mod forwarding;
 mod routing;
 
 use super::model::{
-    AnnounceInfo, BackendInfo, BfdSessionInfo, BgpInfo, DropInfo, HealthState, PortInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, DropInfo, HealthState, OspfInfo, PortInfo,
     ServiceInfo, Status,
 };
 use exposition::{Exposition, Kind};
@@ -24,7 +24,8 @@ pub struct Snapshot {
     pub backends: Vec<BackendInfo>,
     /// `None`: BGP is not configured.
     pub bgp: Option<BgpInfo>,
-    pub bfd: Vec<BfdSessionInfo>,
+    pub bfd: BfdInfo,
+    pub ospf: Vec<OspfInfo>,
     pub ports: Vec<PortInfo>,
     pub drops: Vec<DropInfo>,
     pub announce: Vec<AnnounceInfo>,
@@ -44,6 +45,7 @@ pub fn render(snapshot: &Snapshot) -> String {
         routing::sessions(&mut out, bgp);
     }
     routing::bfd(&mut out, &snapshot.bfd);
+    routing::ospf(&mut out, &snapshot.ospf);
     out.finish()
 }
 

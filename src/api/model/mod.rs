@@ -45,6 +45,7 @@ macro_rules! word_enum {
 
 mod dataplane;
 mod filter;
+mod ospf;
 mod routing;
 mod service;
 mod status;
@@ -54,9 +55,14 @@ pub use dataplane::{
     WorkerInfo,
 };
 pub use filter::{AddressFilter, BackendSelector, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, Scope};
+pub use ospf::{
+    OspfInfo, OspfInterfaceInfo, OspfInterfaceState, OspfLsaCount, OspfNeighborInfo,
+    OspfNeighborState, OspfPackets,
+};
 pub use routing::{
-    AnnounceInfo, AnnouncePeer, BfdSessionInfo, BfdState, BgpCapability, BgpErrorInfo, BgpInfo,
-    BgpMessages, BgpNeighborInfo, BgpSecurity, BgpState, BgpTransport, Direction, KernelTcpDrops,
+    AnnounceInfo, AnnouncePeer, BfdDrops, BfdInfo, BfdLastDown, BfdSessionInfo, BfdState,
+    BgpCapability, BgpErrorInfo, BgpInfo, BgpMessages, BgpNeighborInfo, BgpSecurity, BgpState,
+    BgpTransport, BgpUpdateErrors, Direction, KernelTcpDrops, RefusedPrefix,
 };
 pub use service::{
     BackendInfo, BackendState, FlowInfo, FlowList, FlowState, ServiceInfo, Traffic, protocol_name,

@@ -34,6 +34,8 @@ pub struct BgpInfo {
     /// `None`: does not listen.
     pub listen_port: Option<u16>,
     pub neighbors: Vec<BgpNeighborInfo>,
+    /// Connections refused because nobody is configured at their address.
+    pub unknown_peers: u64,
     pub kernel: KernelTcpDrops,
 }
 
@@ -54,7 +56,14 @@ pub struct KernelTcpDrops {
 /// One session. `GET /v1/bgp/{neighbor}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BgpNeighborInfo {
+    /// Address, `fe80::1%wan0`, or the interface of an unnumbered one. Unique.
+    pub name: String,
+    /// `::` if it is unnumbered.
     pub address: IpAddr,
+    /// Of a link-local or unnumbered neighbour.
+    pub interface: Option<String>,
+    /// The listen-range it dialled in from; `None`: it is configured itself.
+    pub range: Option<IpNet>,
     pub description: String,
     pub local_as: u32,
     /// As configured: a number, `external` or `internal`.
@@ -76,15 +85,27 @@ pub struct BgpNeighborInfo {
     /// Negotiated, e.g. `ipv4-unicast`.
     pub families: Vec<String>,
     pub capabilities: Vec<BgpCapability>,
+    /// RFC 9234; `None`: not configured, or not stated.
+    pub role: Option<String>,
+    pub remote_role: Option<String>,
     pub messages_in: BgpMessages,
     pub messages_out: BgpMessages,
     /// In Adj-RIB-Out.
     pub prefixes_announced: u64,
-    /// In Adj-RIB-In.
-    pub prefixes_received: u64,
-    /// Of the received, those that the import policy let through.
+    /// What is wanted has been handed to the kernel for this peer.
+    pub in_sync: bool,
+    /// Wanted, but not to be said to this peer.
+    pub unannounceable: Vec<RefusedPrefix>,
+    /// Received prefixes that the import policy let through; the others are not kept.
     pub prefixes_accepted: u64,
+    /// More accepted ones end the session.
+    pub max_prefixes: u32,
+    /// UPDATEs that were wrong without ending the session (RFC 7606).
+    pub update_errors: BgpUpdateErrors,
+    /// Why the session is not up, or was not.
     pub last_error: Option<BgpErrorInfo>,
+    /// Why the last session that was up ended.
+    pub last_down: Option<BgpErrorInfo>,
     /// Times the session came up.
     pub established_count: u64,
     /// Until the next attempt to connect; `None`: none is scheduled.
@@ -92,6 +113,22 @@ pub struct BgpNeighborInfo {
     pub security: BgpSecurity,
     /// State of the BFD session; `None`: the neighbour does not use BFD.
     pub bfd: Option<BfdState>,
+}
+
+/// A prefix that cannot be announced, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedPrefix {
+    pub prefix: String,
+    pub reason: String,
+}
+
+/// Since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpUpdateErrors {
+    pub treated_as_withdraw: u64,
+    pub attributes_discarded: u64,
+    /// The last one, in words.
+    pub last: Option<String>,
 }
 
 /// The TCP connection of a session.
@@ -170,15 +207,52 @@ word_enum! {
     }
 }
 
-/// One entry of `GET /v1/bfd`.
+/// `GET /v1/bfd`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdInfo {
+    /// Scheduling class of the thread, in words.
+    pub scheduling: String,
+    pub sessions: Vec<BfdSessionInfo>,
+    /// Packets that reached no session.
+    pub dropped: BfdDrops,
+}
+
+/// Received packets that belong to no session, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdDrops {
+    /// TTL is not 255 (RFC 5881 §5).
+    pub ttl: u64,
+    pub malformed: u64,
+    pub unknown_discriminator: u64,
+    pub unknown_peer: u64,
+    /// Single hop where multihop is configured, or the reverse; or another port.
+    pub wrong_hops: u64,
+}
+
+impl BfdDrops {
+    pub const fn by_reason(self) -> [(&'static str, u64); 5] {
+        [
+            ("ttl", self.ttl),
+            ("malformed", self.malformed),
+            ("unknown-discriminator", self.unknown_discriminator),
+            ("unknown-peer", self.unknown_peer),
+            ("wrong-hops", self.wrong_hops),
+        ]
+    }
+}
+
+/// One session. `GET /v1/bfd/{peer}` lists those with that peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BfdSessionInfo {
     pub peer: IpAddr,
-    pub local: IpAddr,
-    /// `None`: multihop (RFC 5883).
+    /// `None`: the kernel's choice.
+    pub local: Option<IpAddr>,
     pub interface: Option<String>,
+    /// RFC 5883.
+    pub multihop: bool,
     pub state: BfdState,
-    pub state_age_s: u64,
+    /// `None`: not up.
+    pub up_for_s: Option<u64>,
     /// Why the session last changed state (RFC 5880 §4.1), in words; empty: no diagnostic.
     pub diagnostic: String,
     pub remote_state: BfdState,
@@ -186,21 +260,53 @@ pub struct BfdSessionInfo {
     pub local_discriminator: u32,
     /// 0: not known.
     pub remote_discriminator: u32,
+    /// As configured.
+    pub min_tx_us: u32,
+    pub min_rx_us: u32,
+    pub multiplier: u8,
+    /// As the peer says.
+    pub remote_min_tx_us: u32,
+    pub remote_min_rx_us: u32,
+    pub remote_multiplier: u8,
     /// Negotiated interval between packets that we send.
     pub tx_interval_us: u32,
     /// Negotiated interval between packets that the peer sends.
     pub rx_interval_us: u32,
     /// Without a packet for so long, the session goes down. 0: not known yet.
     pub detection_time_us: u64,
-    pub multiplier: u8,
+    /// A change of timers is not yet confirmed by the peer.
+    pub polling: bool,
+    /// `keyed-sha1` or `meticulous-keyed-sha1`; `None`: none.
+    pub authentication: Option<String>,
     pub packets_in: u64,
     pub packets_out: u64,
-    /// Received and refused: bad TTL, length, authentication, discriminator.
-    pub packets_invalid: u64,
+    /// Received and refused: authentication.
+    pub dropped_auth: u64,
+    /// Received while the session was administratively down.
+    pub dropped_admin_down: u64,
+    /// Packets that the kernel refused to send.
+    pub send_errors: u64,
     /// Times the session came up.
     pub up_count: u64,
-    /// Who relies on it: `bgp`, `ospf`.
+    /// Times it fell because the path failed.
+    pub failure_count: u64,
+    pub last_down: Option<BfdLastDown>,
+    /// Why the session cannot send or receive, if so.
+    pub error: Option<String>,
+    /// Who relies on it: `config` (BGP neighbours), `ospf`.
     pub users: Vec<String>,
+}
+
+/// The last fall from up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdLastDown {
+    pub age_s: u64,
+    /// In words.
+    pub cause: String,
+    pub diagnostic: String,
+    pub remote_diagnostic: String,
+    /// The path failed: sessions over it were torn down. Else it was stopped on purpose.
+    pub failure: bool,
 }
 
 /// One entry of `GET /v1/announce`: a prefix, whether it is announced, and why.
@@ -221,11 +327,15 @@ pub struct AnnounceInfo {
 /// Whether a prefix went to a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnouncePeer {
+    /// As the protocol names it; OSPF: the router id.
+    pub name: String,
     pub address: IpAddr,
-    /// `bgp` or `ospf`.
+    /// `bgp`, `ospf` or `ospf3`.
     pub protocol: String,
     /// The peer has it from us now.
     pub sent: bool,
+    /// The next hop it was told; `None`: not sent, or OSPF.
+    pub next_hop: Option<IpAddr>,
     /// Why not, or empty.
     pub reason: String,
 }

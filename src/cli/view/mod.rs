@@ -1,13 +1,17 @@
 //! Answers of the API as text for people. Pure functions: a value and a style in, lines out.
 
+mod bfd;
 mod forwarding;
 mod node;
+mod ospf;
 mod routing;
 
 pub use super::table::printable;
+pub use bfd::{bfd, bfd_sessions};
 pub use forwarding::{backends, drops, flows, ports, services, workers};
 pub use node::{config, drained, reloaded, status};
-pub use routing::{announce, bfd, bgp, neighbor};
+pub use ospf::{ospf, ospf_neighbors};
+pub use routing::{announce, bgp, neighbor};
 
 use super::table::{Style, Tone};
 

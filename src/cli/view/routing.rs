@@ -2,8 +2,8 @@
 
 use super::{Facts, printable};
 use crate::api::model::{
-    AnnounceInfo, AnnouncePeer, BfdSessionInfo, BfdState, BgpErrorInfo, BgpInfo, BgpMessages,
-    BgpNeighborInfo, BgpState, Direction,
+    AnnounceInfo, AnnouncePeer, BfdState, BgpErrorInfo, BgpInfo, BgpMessages, BgpNeighborInfo,
+    BgpState, Direction, RefusedPrefix,
 };
 use crate::cli::human;
 use crate::cli::table::{Style, Table, Tone};
@@ -25,6 +25,14 @@ pub fn bgp(bgp: &BgpInfo, style: Style) -> String {
         out.push_str(&style.paint(Tone::Warning, &text));
         out.push('\n');
     }
+    if bgp.unknown_peers > 0 {
+        let text = format!(
+            "{} from addresses where nobody is configured refused.",
+            human::counted(bgp.unknown_peers, "connection")
+        );
+        out.push_str(&style.paint(Tone::Warning, &text));
+        out.push('\n');
+    }
     out.push('\n');
     if bgp.neighbors.is_empty() {
         out.push_str("No neighbour is configured.\n");
@@ -36,29 +44,39 @@ pub fn bgp(bgp: &BgpInfo, style: Style) -> String {
         .text("STATE")
         .number("FOR")
         .number("SENT")
-        .number("RECEIVED")
+        .number("REFUSED")
         .number("ACCEPTED")
-        .number("UP")
+        .number("UPS")
         .text("BFD")
         .text("DESCRIPTION")
         .prose("LAST ERROR");
     for neighbor in &bgp.neighbors {
         table
             .row()
-            .cell(neighbor.address.to_string())
+            .cell(printable(&neighbor.name))
             .cell(remote_as(neighbor))
             .toned(bgp_tone(neighbor), bgp_word(neighbor))
             .cell(human::seconds(neighbor.state_age_s))
             .cell(human::exact(neighbor.prefixes_announced))
-            .cell(human::exact(neighbor.prefixes_received))
+            .cell(match neighbor.unannounceable.len() {
+                0 => String::new(),
+                count => human::exact(count as u64),
+            })
             .cell(human::exact(neighbor.prefixes_accepted))
             .cell(human::exact(neighbor.established_count))
             .toned(neighbor.bfd.map_or(Tone::Plain, bfd_tone), bfd_word(neighbor.bfd))
             .cell(&neighbor.description)
-            .cell(neighbor.last_error.as_ref().map_or_else(String::new, error_text));
+            .cell(last_word(neighbor));
     }
     out.push_str(&table.render(style));
     out
+}
+
+/// Why it is not up; of one that is, why it was not.
+fn last_word(neighbor: &BgpNeighborInfo) -> String {
+    let established = neighbor.state == BgpState::Established;
+    let error = if established { &neighbor.last_down } else { &neighbor.last_error };
+    error.as_ref().map_or_else(String::new, error_text)
 }
 
 fn remote_as(neighbor: &BgpNeighborInfo) -> String {
@@ -85,7 +103,7 @@ fn bfd_word(state: Option<BfdState>) -> &'static str {
     state.map_or("", BfdState::word)
 }
 
-fn bfd_tone(state: BfdState) -> Tone {
+pub(super) fn bfd_tone(state: BfdState) -> Tone {
     match state {
         BfdState::Up => Tone::Good,
         BfdState::AdminDown | BfdState::Init => Tone::Warning,
@@ -106,7 +124,7 @@ fn error_text(error: &BgpErrorInfo) -> String {
 /// Everything about one session.
 pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
     let mut facts = Facts::default();
-    let mut name = neighbor.address.to_string();
+    let mut name = printable(&neighbor.name);
     if !neighbor.description.is_empty() {
         name.extend([" (", &printable(&neighbor.description), ")"]);
     }
@@ -120,6 +138,9 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
             human::counted(neighbor.established_count, "time")
         ),
     );
+    if let Some(range) = neighbor.range {
+        facts.add("Dialled in", format!("from listen-range {range}"));
+    }
     if let Some(message) = &neighbor.shutdown {
         facts.add("Shut down", format!("by configuration: {:?}", printable(message)));
     }
@@ -134,6 +155,7 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
     }
     facts.add("Timers", timers(neighbor));
     facts.add("Families", printable(&neighbor.families.join(", ")));
+    facts.add("Roles", roles(neighbor));
     facts.add("Security", security(neighbor));
     facts.add(
         "BFD",
@@ -142,24 +164,78 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
             |state| style.paint(bfd_tone(state), state.word()),
         ),
     );
-    facts.add(
-        "Prefixes",
-        format!(
-            "{} announced, {} received, {} of them accepted",
-            human::exact(neighbor.prefixes_announced),
-            human::exact(neighbor.prefixes_received),
-            human::exact(neighbor.prefixes_accepted)
-        ),
-    );
+    facts.add("Prefixes", prefixes(neighbor));
+    facts.add("Bad updates", update_errors(neighbor));
     let error = neighbor.last_error.as_ref().map_or_else(|| "none".to_owned(), error_text);
     facts.add("Last error", printable(&error));
+    // Often the same event seen twice.
+    if neighbor.last_down != neighbor.last_error {
+        let down = neighbor.last_down.as_ref().map_or_else(String::new, error_text);
+        facts.add("Last down", printable(&down));
+    }
     let mut out = facts.render(style);
     out.push('\n');
+    out.push_str(&refused(&neighbor.unannounceable, style));
     out.push_str(&messages(neighbor.messages_in, neighbor.messages_out, style));
     if !neighbor.capabilities.is_empty() {
         out.push('\n');
         out.push_str(&capabilities(neighbor, style));
     }
+    out
+}
+
+fn prefixes(neighbor: &BgpNeighborInfo) -> String {
+    let established = neighbor.state == BgpState::Established;
+    let sync = if established && !neighbor.in_sync { " (more to come)" } else { "" };
+    format!(
+        "{} announced{sync}, {} accepted (at most {})",
+        human::exact(neighbor.prefixes_announced),
+        human::exact(neighbor.prefixes_accepted),
+        human::exact(u64::from(neighbor.max_prefixes))
+    )
+}
+
+fn roles(neighbor: &BgpNeighborInfo) -> String {
+    match (&neighbor.role, &neighbor.remote_role) {
+        (None, None) => String::new(),
+        (ours, theirs) => {
+            let word = |role: &Option<String>| role.as_deref().map_or("none".into(), printable);
+            format!("ours {}, the peer's {}", word(ours), word(theirs))
+        }
+    }
+}
+
+fn update_errors(neighbor: &BgpNeighborInfo) -> String {
+    let errors = &neighbor.update_errors;
+    if errors.treated_as_withdraw == 0 && errors.attributes_discarded == 0 {
+        return String::new();
+    }
+    let last = errors
+        .last
+        .as_deref()
+        .map_or_else(String::new, |text| format!("; the last: {}", printable(text)));
+    format!(
+        "{} taken as withdrawals, {} passed over{last}",
+        human::exact(errors.treated_as_withdraw),
+        human::counted(errors.attributes_discarded, "attribute")
+    )
+}
+
+/// Prefixes that are wanted but cannot be announced here; the first of many.
+pub(super) fn refused(refused: &[RefusedPrefix], style: Style) -> String {
+    const MOST: usize = 20;
+    if refused.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::default().text("NOT ANNOUNCED").prose("BECAUSE");
+    for entry in refused.iter().take(MOST) {
+        table.row().cell(printable(&entry.prefix)).cell(printable(&entry.reason));
+    }
+    let mut out = table.render(style);
+    if refused.len() > MOST {
+        out.push_str(&format!("and {} more\n", refused.len() - MOST));
+    }
+    out.push('\n');
     out
 }
 
@@ -223,57 +299,6 @@ fn capabilities(neighbor: &BgpNeighborInfo, style: Style) -> String {
     table.render(style)
 }
 
-pub fn bfd(sessions: &[BfdSessionInfo], style: Style) -> String {
-    if sessions.is_empty() {
-        return "No BFD session is configured.\n".to_owned();
-    }
-    let mut table = Table::default()
-        .text("PEER")
-        .text("VIA")
-        .text("STATE")
-        .number("FOR")
-        .text("PEER SAYS")
-        .number("SENDS")
-        .number("HEARS")
-        .number("DETECTS IN")
-        .number("OUT")
-        .number("IN")
-        .number("INVALID")
-        .number("UP")
-        .text("USED BY")
-        .prose("DIAGNOSTIC");
-    for session in sessions {
-        table
-            .row()
-            .cell(session.peer.to_string())
-            .cell(session.interface.as_deref().unwrap_or("multihop"))
-            .toned(bfd_tone(session.state), session.state.word())
-            .cell(human::seconds(session.state_age_s))
-            .cell(session.remote_state.word())
-            .cell(human::microseconds(u64::from(session.tx_interval_us)))
-            .cell(human::microseconds(u64::from(session.rx_interval_us)))
-            .cell(match session.detection_time_us {
-                0 => "not known".to_owned(),
-                time => human::microseconds(time),
-            })
-            .cell(human::exact(session.packets_out))
-            .cell(human::exact(session.packets_in))
-            .cell(human::exact(session.packets_invalid))
-            .cell(human::exact(session.up_count))
-            .cell(session.users.join(","))
-            .cell(diagnostics(session));
-    }
-    table.render(style)
-}
-
-fn diagnostics(session: &BfdSessionInfo) -> String {
-    match (session.diagnostic.as_str(), session.remote_diagnostic.as_str()) {
-        (ours, "") => ours.to_owned(),
-        ("", theirs) => format!("peer: {theirs}"),
-        (ours, theirs) => format!("{ours}; peer: {theirs}"),
-    }
-}
-
 pub fn announce(prefixes: &[AnnounceInfo], style: Style) -> String {
     if prefixes.is_empty() {
         return "Nothing is configured to be announced.\n".to_owned();
@@ -317,12 +342,13 @@ fn one_prefix(entry: &AnnounceInfo, style: Style) -> String {
         } else {
             format!(": {}", printable(&peer.reason))
         };
-        let line = format!("  to {name:width$}  {word}{why}\n");
+        let hop = peer.next_hop.map_or_else(String::new, |hop| format!(", next hop {hop}"));
+        let line = format!("  to {name:width$}  {word}{hop}{why}\n");
         out.push_str(&line);
     }
     out
 }
 
 fn peer_name(peer: &AnnouncePeer) -> String {
-    format!("{} by {}", peer.address, printable(&peer.protocol))
+    format!("{} by {}", printable(&peer.name), printable(&peer.protocol))
 }

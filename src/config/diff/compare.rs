@@ -1,7 +1,7 @@
 //! Field by field: what differs between two configurations, and whether a reload can apply it.
 
-use super::{Diff, Effect, Kind, Subject, show};
-use crate::config::model::{Bgp, Config, Dataplane, Neighbor, Port, Service};
+use super::{Diff, Effect, Subject, routing, show};
+use crate::config::model::{Config, Dataplane, Port, Service};
 use crate::config::value::show_duration;
 
 pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
@@ -35,11 +35,7 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
         Effect::Live,
         |_, _, _, _| {},
     );
-    let (was, is) = (&old.bfd, &new.bfd);
-    diff.field(&Subject::Bfd, "min-tx", &was.min_tx, &is.min_tx, |d| show_duration(*d));
-    diff.field(&Subject::Bfd, "min-rx", &was.min_rx, &is.min_rx, |d| show_duration(*d));
-    diff.field(&Subject::Bfd, "multiplier", &was.multiplier, &is.multiplier, u8::to_string);
-    bgp(diff, old.bgp.as_ref(), new.bgp.as_ref());
+    routing::all(diff, old, new);
     diff.objects(
         &old.services,
         &new.services,
@@ -81,59 +77,6 @@ fn port(diff: &mut Diff, subject: &Subject, old: &Port, new: &Port) {
     diff.field(subject, "addresses", &old, &new, |items| show::list(items));
 }
 
-fn bgp(diff: &mut Diff, old: Option<&Bgp>, new: Option<&Bgp>) {
-    let subject = Subject::Bgp;
-    let (old, new) = match (old, new) {
-        (Some(old), Some(new)) => (old, new),
-        (None, None) => return,
-        (Some(_), None) => return diff.push(subject, Kind::Removed, Effect::Restart),
-        (None, Some(_)) => return diff.push(subject, Kind::Added, Effect::Restart),
-    };
-    diff.fixed(&subject, "asn", &old.asn, &new.asn, u32::to_string);
-    diff.fixed(&subject, "listen", &old.listen_port, &new.listen_port, |port| {
-        port.map_or("false".to_owned(), |port| port.to_string())
-    });
-    diff.field(
-        &subject,
-        "communities",
-        &sorted(&old.communities),
-        &sorted(&new.communities),
-        |items| show::communities(items),
-    );
-    diff.field(&subject, "drain-wait", &old.drain_wait, &new.drain_wait, |d| show_duration(*d));
-    diff.objects(
-        &old.neighbors,
-        &new.neighbors,
-        |neighbor| neighbor.address,
-        |address| Subject::Neighbor(*address),
-        Effect::Live,
-        neighbor,
-    );
-}
-
-fn neighbor(diff: &mut Diff, subject: &Subject, old: &Neighbor, new: &Neighbor) {
-    diff.field(subject, "asn", &old.remote_as, &new.remote_as, |asn| show::remote_as(*asn));
-    diff.field(subject, "description", &old.description, &new.description, show::text);
-    diff.field(subject, "port", &old.port, &new.port, u16::to_string);
-    diff.field(subject, "passive", &old.passive, &new.passive, bool::to_string);
-    diff.field(subject, "source", &old.source, &new.source, |source| show::optional(*source));
-    if old.password != new.password {
-        let kind = Kind::Field { name: "password", values: None };
-        diff.push(subject.clone(), kind, Effect::Live);
-    }
-    diff.field(subject, "hold-time", &old.hold_time, &new.hold_time, |d| show_duration(*d));
-    diff.field(subject, "connect-retry", &old.connect_retry, &new.connect_retry, |d| {
-        show_duration(*d)
-    });
-    diff.field(subject, "ttl-security", &old.ttl_security, &new.ttl_security, bool::to_string);
-    diff.field(subject, "multihop", &old.multihop, &new.multihop, |hops| show::optional(*hops));
-    diff.field(subject, "bfd", &old.bfd, &new.bfd, bool::to_string);
-    diff.field(subject, "import", &old.import, &new.import, |import| show::import(*import));
-    diff.field(subject, "shutdown", &old.shutdown, &new.shutdown, |message| {
-        show::optional(message.as_ref().map(show::text))
-    });
-}
-
 fn service(diff: &mut Diff, subject: &Subject, old: &Service, new: &Service) {
     diff.field(subject, "vips", &sorted(&old.vips), &sorted(&new.vips), |items| show::list(items));
     diff.field(subject, "protocol", &old.protocol, &new.protocol, show::word);
@@ -147,6 +90,7 @@ fn service(diff: &mut Diff, subject: &Subject, old: &Service, new: &Service) {
     diff.field(subject, "check", &old.check, &new.check, |check| {
         show::optional(check.as_ref().map(show::check))
     });
+    routing::attributes(diff, subject, &old.announce, &new.announce);
     diff.objects(
         &old.backends,
         &new.backends,
@@ -172,17 +116,13 @@ pub(super) fn live_part(old: &Config, new: &Config) -> Config {
         let addresses = same.map_or(&port.addresses, |new| &new.addresses).clone();
         Port { addresses, ..port.clone() }
     });
-    let bgp = match (&old.bgp, &new.bgp) {
-        (Some(old), Some(new)) => {
-            Some(Bgp { asn: old.asn, listen_port: old.listen_port, ..new.clone() })
-        }
-        (old, _) => old.clone(),
-    };
     Config {
         node: old.node.clone(),
         dataplane: Dataplane { stall_after: new.dataplane.stall_after, ..old.dataplane.clone() },
         ports: ports.collect(),
-        bgp,
+        bgp: routing::live_bgp(old.bgp.as_ref(), new.bgp.as_ref()),
+        ospf: routing::live_ospf(old.ospf.as_ref(), new.ospf.as_ref()),
+        ospf3: routing::live_ospf(old.ospf3.as_ref(), new.ospf3.as_ref()),
         ..new.clone()
     }
 }

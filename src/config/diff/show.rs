@@ -4,16 +4,15 @@ use crate::config::model::{Device, Import, RemoteAs};
 use crate::config::value::show_duration;
 use crate::forward::tables::{Mac, Timeouts};
 use crate::health::{CheckSpec, Probe};
+use routing::bgp::config::PrefixMatch;
+use routing::bgp::wire::{Families, Family};
+use routing::{OspfAttributes, OspfKind};
 use std::fmt::{Debug, Display, Write};
 use std::time::Duration;
 
 pub(super) fn list<T: Display>(items: &[T]) -> String {
     let items: Vec<_> = items.iter().map(ToString::to_string).collect();
     format!("[{}]", items.join(", "))
-}
-
-pub(super) fn communities(items: &[(u16, u16)]) -> String {
-    list(&items.iter().map(|(asn, value)| format!("{asn}:{value}")).collect::<Vec<_>>())
 }
 
 pub(super) fn optional<T: Display>(value: Option<T>) -> String {
@@ -55,12 +54,39 @@ pub(super) fn remote_as(remote_as: RemoteAs) -> String {
     }
 }
 
-pub(super) fn import(import: Import) -> String {
-    let word = match import {
-        Import::Nothing => "none",
-        Import::DefaultRoute => "default",
+pub(super) fn import(import: &Import) -> String {
+    match import {
+        Import::Nothing => "none".to_owned(),
+        Import::DefaultRoute => "default".to_owned(),
+        Import::Prefixes(list) => self::list(&list.iter().map(prefix_match).collect::<Vec<_>>()),
+    }
+}
+
+fn prefix_match(matched: &PrefixMatch) -> String {
+    let PrefixMatch { prefix, min_len, max_len } = matched;
+    let own = prefix.prefix_len();
+    match (*min_len == own, *max_len == own) {
+        (true, true) => prefix.to_string(),
+        (true, false) => format!("{prefix} le {max_len}"),
+        _ => format!("{prefix} ge {min_len} le {max_len}"),
+    }
+}
+
+pub(super) fn ospf(ospf: &OspfAttributes) -> String {
+    let kind = match ospf.kind {
+        OspfKind::Stub => "stub",
+        OspfKind::External1 => "external-1",
+        OspfKind::External2 => "external-2",
     };
-    word.to_owned()
+    format!("{kind} {}", ospf.cost)
+}
+
+pub(super) fn families(families: Families) -> String {
+    let names = families.iter().map(|family| match family {
+        Family::Ipv4Unicast => "ipv4",
+        Family::Ipv6Unicast => "ipv6",
+    });
+    list(&names.collect::<Vec<_>>())
 }
 
 pub(super) fn timeouts(timeouts: &Timeouts) -> String {

@@ -370,9 +370,11 @@ min-tx = "{bfd}ms"
 min-rx = "{bfd}ms"
 multiplier = 3
 
+[announce]
+drain-wait = "300ms"
+
 [bgp]
 asn = {asn}
-drain-wait = "300ms"
 
 [[bgp.neighbor]]
 address = "10.1.{n}.1"

@@ -120,6 +120,17 @@ impl Session {
         self.leading().peer_open.as_ref().map(|o| &o.capabilities)
     }
 
+    /// What we say we can do.
+    pub fn our_capabilities(&self) -> Capabilities {
+        self.our_open().capabilities
+    }
+
+    /// When it is dialled again; `None`: nothing is scheduled.
+    pub fn retry_at(&self) -> Option<Instant> {
+        let timers = &self.primary.timers;
+        timers.idle_hold.or(timers.connect_retry)
+    }
+
     pub fn endpoints(&self) -> Option<&super::Endpoints> {
         self.leading().endpoints.as_ref()
     }
