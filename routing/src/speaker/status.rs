@@ -123,7 +123,7 @@ impl Snapshot {
                 local: None,
                 remote: None,
                 negotiated: None,
-                local_capabilities: session.our_capabilities(),
+                local_capabilities: Capabilities::default(),
                 peer_capabilities: None,
                 received: MessageCounts::default(),
                 sent: MessageCounts::default(),
@@ -151,6 +151,7 @@ impl Snapshot {
         let rib = session.adj_rib_out();
         if status.state != session.state() {
             self.state_since = Instant::now();
+            status.local_capabilities = session.our_capabilities();
             status.negotiated = session.negotiated().cloned();
             status.peer_capabilities = session.peer_capabilities().cloned();
             status.local = session.endpoints().map(|e| e.local);
