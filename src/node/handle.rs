@@ -12,7 +12,8 @@ use crate::control::owner::DrainScope;
 use crate::control::view;
 use crate::forward::tables::ServiceId;
 use crate::worker::Command;
-use std::collections::HashMap;
+use ipnet::IpNet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -144,11 +145,13 @@ impl Node for Handle {
             .await?;
         for peer in peers {
             let told = speaker.announced(peer.address).await.unwrap_or_default();
+            let told: HashSet<IpNet> = told.iter().map(|route| route.prefix).collect();
+            let refused: HashMap<IpNet, &String> =
+                peer.unannounceable.iter().map(|(prefix, why)| (*prefix, why)).collect();
             for entry in &mut list {
-                let sent = told.iter().any(|route| route.prefix == entry.prefix);
-                let refused = peer.unannounceable.iter().find(|(p, _)| *p == entry.prefix);
-                let reason = match refused {
-                    Some((_, why)) => why.clone(),
+                let sent = told.contains(&entry.prefix);
+                let reason = match refused.get(&entry.prefix) {
+                    Some(why) => (*why).clone(),
                     None if !sent && entry.wanted => format!("session is {}", peer.state.name()),
                     None => String::new(),
                 };

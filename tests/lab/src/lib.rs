@@ -24,6 +24,7 @@ mod node;
 mod process;
 mod sniff;
 pub mod story;
+pub mod udp;
 
 mod wait;
 
