@@ -125,6 +125,7 @@ fn group_of(package: &str, test: &str) -> &'static str {
         ("kni", "kni"),
         ("interop", "interop"),
         ("failover", "lab"),
+        ("operations", "lab"),
         ("lab", "lab"),
         ("fuzz", "fuzz"),
     ];
@@ -308,6 +309,7 @@ mod tests {
         let cases = [
             ("dunlin", "packet_path", "packet"),
             ("dunlin", "failover", "lab"),
+            ("dunlin", "operations", "lab"),
             ("dunlin", "config_files", "unit"),
             ("routing", "interop_bgp", "interop"),
             ("routing", "simulation", "unit"),

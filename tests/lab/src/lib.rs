@@ -25,6 +25,7 @@ mod process;
 mod sniff;
 mod stall;
 pub mod story;
+pub mod udp;
 
 mod wait;
 

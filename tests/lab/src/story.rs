@@ -5,11 +5,23 @@
 //! tells it in a line or two, and returns what it measured. `cargo xtask demo` runs
 //! [`Story::run`]; the failover tests call the same steps one by one.
 
+mod backends;
+mod datagrams;
+mod drain;
 mod failures;
+mod flood;
+mod outage;
+mod paths;
+mod reload;
+mod scale;
 mod service;
 mod teller;
 
+pub use datagrams::echo_service;
+pub use drain::Move;
 pub use failures::{BackendDeath, Blackout, Freeze, NodeDeath, Return};
+pub use reload::By;
+pub use scale::Scale;
 pub use service::{Announced, Spread};
 pub use teller::Teller;
 
