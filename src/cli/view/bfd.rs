@@ -9,7 +9,7 @@ use crate::cli::table::{Style, Table, Tone};
 pub fn bfd(bfd: &BfdInfo, style: Style) -> String {
     let mut out = String::new();
     if !bfd.scheduling.is_empty() {
-        out.push_str(&format!("BFD thread: {}\n", printable(&bfd.scheduling)));
+        out.extend(["BFD thread: ", &printable(&bfd.scheduling), "\n"]);
     }
     for (reason, count) in bfd.dropped.by_reason().into_iter().filter(|(_, count)| *count > 0) {
         let text = format!("Dropped {}: {}.", human::counted(count, "packet"), in_words(reason));
