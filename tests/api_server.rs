@@ -14,7 +14,7 @@ use std::os::unix::net::UnixListener;
 fn every_question_has_an_answer_in_its_type() {
     let served = Served::new(Fake::bad_night());
     let node = &served.node;
-    let cases: [(&str, Value); 12] = [
+    let cases: [(&str, Value); 16] = [
         ("status", serde_json::to_value(&node.status).expect("json")),
         ("services", serde_json::to_value(&node.services).expect("json")),
         ("backends", serde_json::to_value(&node.backends).expect("json")),

@@ -74,7 +74,7 @@ pub(super) fn next_hops(field: &Field<'_>) -> Vec<IpAddr> {
         };
         match hops.iter().find(|other| other.is_ipv4() == hop.is_ipv4()) {
             Some(other) => {
-                item.error(format!("{hop} is a second one of its family, after {other}"))
+                item.error(format!("{hop} is a second one of its family, after {other}"));
             }
             None => hops.push(hop),
         }

@@ -29,9 +29,9 @@ pub(super) fn bgp(root: &Table<'_>, known: &Known) -> Option<Bgp> {
             Some(false) => None,
             Some(true) => {
                 field.error("true is not a port, expected a TCP port like 179, or false");
-                None
+                Some(BGP_PORT)
             }
-            None => field.integer(1..=65535),
+            None => field.integer(1..=65535).or(Some(BGP_PORT)),
         },
     };
     let context =

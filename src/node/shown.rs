@@ -292,8 +292,13 @@ fn bfd_session(session: &SessionStatus) -> BfdSessionInfo {
         failure_count: session.counters.failures,
         last_down,
         error: session.error.clone(),
-        users: session.clients.clone(),
+        users: session.clients.iter().map(|client| user(client)).collect(),
     }
+}
+
+/// The configuration's sessions are those of BGP neighbours.
+fn user(client: &str) -> String {
+    if client == "config" { "bgp".to_owned() } else { client.to_owned() }
 }
 
 fn cause(cause: Cause) -> &'static str {

@@ -212,7 +212,7 @@ pub fn bfd() -> BfdInfo {
         failure_count: 0,
         last_down: None,
         error: None,
-        users: vec!["config".to_owned()],
+        users: vec!["bgp".to_owned()],
     };
     let down = BfdSessionInfo {
         peer: ip("2001:db8:1::fe"),
@@ -243,7 +243,7 @@ pub fn bfd() -> BfdInfo {
             remote_diagnostic: "administratively down".to_owned(),
             failure: true,
         }),
-        users: vec!["config".to_owned(), "ospf".to_owned()],
+        users: vec!["bgp".to_owned(), "ospf".to_owned()],
         ..up.clone()
     };
     BfdInfo {

@@ -293,7 +293,7 @@ pub struct BfdSessionInfo {
     pub last_down: Option<BfdLastDown>,
     /// Why the session cannot send or receive, if so.
     pub error: Option<String>,
-    /// Who relies on it: `config` (BGP neighbours), `ospf`.
+    /// Who relies on it: `bgp`, `ospf`.
     pub users: Vec<String>,
 }
 

@@ -9,10 +9,10 @@ use crate::cli::table::{Style, Table, Tone};
 pub fn bfd(bfd: &BfdInfo, style: Style) -> String {
     let mut out = String::new();
     if !bfd.scheduling.is_empty() {
-        out.push_str(&format!("BFD thread: {}\n", printable(&bfd.scheduling)));
+        out.extend(["BFD thread: ", &printable(&bfd.scheduling), "\n"]);
     }
     for (reason, count) in bfd.dropped.by_reason().into_iter().filter(|(_, count)| *count > 0) {
-        let text = format!("Dropped {} of no session: {reason}.", human::counted(count, "packet"));
+        let text = format!("Dropped {}: {}.", human::counted(count, "packet"), in_words(reason));
         out.push_str(&style.paint(Tone::Warning, &text));
         out.push('\n');
     }
@@ -60,6 +60,16 @@ pub fn bfd(bfd: &BfdInfo, style: Style) -> String {
     }
     out.push_str(&table.render(style));
     out
+}
+
+fn in_words(reason: &str) -> &str {
+    match reason {
+        "ttl" => "their TTL is not 255, so they crossed a router",
+        "malformed" => "malformed",
+        "unknown-discriminator" => "their discriminator names no session",
+        "unknown-peer" => "no session with their source",
+        _ => "single hop where multihop is configured, or the reverse",
+    }
 }
 
 fn via(session: &BfdSessionInfo) -> &str {

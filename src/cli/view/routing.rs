@@ -233,7 +233,8 @@ pub(super) fn refused(refused: &[RefusedPrefix], style: Style) -> String {
     }
     let mut out = table.render(style);
     if refused.len() > MOST {
-        out.push_str(&format!("and {} more\n", refused.len() - MOST));
+        let more = format!("and {} more\n", refused.len() - MOST);
+        out.push_str(&more);
     }
     out.push('\n');
     out
