@@ -33,7 +33,7 @@ fn told_after(
 
 /// The build that xtask made for the lab; without it, this test's own.
 fn binaries() -> Result<Binaries> {
-    let own = Path::new(option_env!("CARGO_BIN_EXE_dunlind").unwrap_or("dunlind"));
+    let own = Path::new(env!("CARGO_BIN_EXE_dunlind"));
     match std::env::var_os("DUNLIN_BIN_DIR") {
         Some(dir) => Binaries::in_dir(Path::new(&dir)),
         None => Binaries::in_dir(own.parent().unwrap_or(own)),
@@ -141,4 +141,11 @@ fn ten_thousand_vips_come_and_go() -> Result<()> {
 fn a_flood_takes_no_session_down() -> Result<()> {
     let options = Options { bfd: Duration::from_millis(300), ..Options::default() };
     told(options, |story| story.flooded(100_000).map(drop))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test lab"]
+fn clients_on_one_port_and_backends_on_another() -> Result<()> {
+    let options = Options { nodes: 1, ..Options::default() };
+    told_after(options, Story::second_port, Story::two_arms)
 }

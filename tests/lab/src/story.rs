@@ -5,6 +5,7 @@
 //! tells it in a line or two, and returns what it measured. `cargo xtask demo` runs
 //! [`Story::run`]; the failover tests call the same steps one by one.
 
+mod arms;
 mod backends;
 mod datagrams;
 mod drain;

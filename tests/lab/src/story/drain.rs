@@ -179,7 +179,7 @@ impl Story {
         for address in node_addresses(n) {
             let line = wait_for("the router's log", PATIENCE, || {
                 let text = std::fs::read_to_string(&log)?;
-                let mut lines = text.lines().filter(|l| l.contains("NOTIFICATION"));
+                let mut lines = text.lines().filter(|l| l.contains("NOTIFICATION: received"));
                 let mine = lines.find(|l| {
                     l.contains(&format!("{address} "))
                         && l.contains("6/2")

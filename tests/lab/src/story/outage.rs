@@ -184,6 +184,6 @@ fn decided(log: &str, prefix: &str) -> Option<Instant> {
     let now_of_day = Duration::new(now_of_day.as_secs() % DAY, now_of_day.subsec_nanos());
     // The log line may be from before midnight.
     let ago = (now_of_day + Duration::from_secs(DAY)).checked_sub(at)?;
-    let ago = if ago >= Duration::from_secs(DAY) { ago - Duration::from_secs(DAY) } else { ago };
+    let ago = ago.checked_sub(Duration::from_secs(DAY)).unwrap_or(ago);
     now.checked_sub(ago)
 }
