@@ -34,8 +34,8 @@ use anyhow::{Context, Result, ensure};
 use capture::{Family, Proto};
 use clap::Parser;
 use dunlin::config::model::Device;
-use dunlin::forward::Now;
 use dunlin::forward::tables::Timeouts;
+use dunlin::forward::{DropReason, Now};
 use dunlin::port::dpdk::{
     DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, PoolConfig, PortConfig, TscClock,
     pin_current_thread,
@@ -279,8 +279,12 @@ fn run_paced_with<Q: Queue>(
     let (cpu, before) = (cpu_ns(schedstat)?, counts());
     worker.run(&clock);
     let (cpu, after) = (cpu_ns(schedstat)? - cpu, counts());
-    let dropped = shared.stats.dropped();
-    ensure!(dropped == 0, "{dropped} packets dropped: {:?}", shared.stats);
+    let drops: Vec<_> = DropReason::ALL
+        .iter()
+        .map(|&reason| (reason.name(), shared.stats.drops(reason)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
     Ok(Measured {
         received: after.0 - before.0,
         sent: after.1 - before.1,

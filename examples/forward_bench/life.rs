@@ -5,8 +5,7 @@
 //! connection's story, and the count falls short. The cost of playing both ends is in the figure.
 //! Checksums of TCP are not kept right from packet to packet: no forwarder verifies them.
 
-use crate::capture::{self, ACK, Family, PORT_MAC, Proto, SYN};
-use crate::node::BACKEND_PORT;
+use crate::capture::{self, ACK, Family, PORT, PORT_MAC, Proto, SYN};
 use crate::swap::swap;
 use dunlin::packet::Frame;
 use dunlin::port::{BURST, Burst, Queue};
@@ -81,7 +80,8 @@ impl LifeQueue {
     /// What follows a packet that the worker sent.
     fn follow(&mut self, mut frame: Bytes) {
         let flags = frame.0[FLAGS_AT];
-        let to_backend = frame.0[36..38] == BACKEND_PORT.to_be_bytes();
+        // Clients and LIPs use ports from 1024 on.
+        let to_backend = frame.0[34..36] != PORT.to_be_bytes();
         if to_backend && flags & (SYN | FIN) == 0 {
             if frame.0[LAST_AT] == 1 {
                 self.open -= 1;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-pub const BACKEND_PORT: u16 = 8080;
+const BACKEND_PORT: u16 = 8080;
 const BACKENDS: u32 = 8;
 const LIPS: u16 = 8;
 const NEIGHBOUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
