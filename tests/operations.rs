@@ -31,6 +31,11 @@ fn told_after(
     result
 }
 
+/// BFD that a busy machine does not trip: for tests that are not about how soon it notices.
+fn calm() -> Options {
+    Options { bfd: Duration::from_millis(300), ..Options::default() }
+}
+
 /// The build that xtask made for the lab; without it, this test's own.
 fn binaries() -> Result<Binaries> {
     let own = Path::new(env!("CARGO_BIN_EXE_dunlind"));
@@ -43,37 +48,37 @@ fn binaries() -> Result<Binaries> {
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_reload_by_command_loses_nothing() -> Result<()> {
-    told(Options::default(), |story| story.reloads(By::Command))
+    told(calm(), |story| story.reloads(By::Command))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_reload_by_signal_loses_nothing() -> Result<()> {
-    told(Options::default(), |story| story.reloads(By::Signal))
+    told(calm(), |story| story.reloads(By::Signal))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_broken_file_changes_nothing() -> Result<()> {
-    told(Options::default(), Story::broken_files)
+    told(calm(), Story::broken_files)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_drained_node_loses_no_new_connection() -> Result<()> {
-    told(Options::default(), |story| story.node_drains(1).map(drop))
+    told(calm(), |story| story.node_drains(1).map(drop))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_stopped_node_says_goodbye() -> Result<()> {
-    told(Options::default(), |story| story.node_stops(1).map(drop))
+    told(calm(), |story| story.node_stops(1).map(drop))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_withdrawal_reaches_the_routers_kernel_at_once() -> Result<()> {
-    told(Options::default(), |story| story.withdrawal_times().map(drop))
+    told(calm(), |story| story.withdrawal_times().map(drop))
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn a_hung_node_is_left_and_returns_by_itself() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_lost_link_heals_by_itself() -> Result<()> {
-    told_after(Options::default(), Story::plain_routes, |story| {
+    told_after(calm(), Story::plain_routes, |story| {
         story.link_fails(1, true)?;
         story.link_fails(2, false).map(drop)
     })
@@ -101,51 +106,50 @@ fn a_lost_link_heals_by_itself() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_restarted_router_hears_everything_again() -> Result<()> {
-    told(Options::default(), |story| story.router_restarts().map(drop))
+    told(calm(), |story| story.router_restarts().map(drop))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn datagrams_are_served_and_pings_answered() -> Result<()> {
-    let backends = Options::default().backends;
-    let options = Options { extra: echo_service(backends), ..Options::default() };
+    let backends = calm().backends;
+    let options = Options { extra: echo_service(backends), ..calm() };
     told(options, Story::datagrams)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_drained_backend_keeps_its_connections_only() -> Result<()> {
-    told(Options::default(), Story::backends_are_spared)
+    told(calm(), Story::backends_are_spared)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_vip_needs_its_minimum_of_backends() -> Result<()> {
-    told(Options::default(), Story::minimum_and_neighbours)
+    told(calm(), Story::minimum_and_neighbours)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn traffic_follows_neighbours_and_routes() -> Result<()> {
-    told(Options { nodes: 1, ..Options::default() }, Story::paths_change)
+    told(Options { nodes: 1, ..calm() }, Story::paths_change)
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn ten_thousand_vips_come_and_go() -> Result<()> {
-    told(Options { nodes: 1, ..Options::default() }, |story| story.many_vips(10_000).map(drop))
+    told(Options { nodes: 1, ..calm() }, |story| story.many_vips(10_000).map(drop))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn a_flood_takes_no_session_down() -> Result<()> {
-    let options = Options { bfd: Duration::from_millis(300), ..Options::default() };
-    told(options, |story| story.flooded(100_000).map(drop))
+    told(calm(), |story| story.flooded(100_000).map(drop))
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn clients_on_one_port_and_backends_on_another() -> Result<()> {
-    let options = Options { nodes: 1, ..Options::default() };
+    let options = Options { nodes: 1, ..calm() };
     told_after(options, Story::second_port, Story::two_arms)
 }

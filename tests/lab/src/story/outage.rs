@@ -171,6 +171,11 @@ fn decided(log: &str, prefix: &str) -> Option<Instant> {
     let line = log.lines().rev().find(|line| {
         line.contains(&format!("prefix={prefix} ")) && line.contains("announced=false")
     })?;
+    logged_at(line)
+}
+
+/// When the node wrote this line of its log.
+pub(super) fn logged_at(line: &str) -> Option<Instant> {
     // 2026-11-23T07:54:24.123456Z
     let time = line.split_whitespace().next()?.split_once('T')?.1.strip_suffix('Z')?;
     let mut parts = time.splitn(3, ':');

@@ -1,5 +1,6 @@
 //! Ten thousand VIPs.
 
+use super::outage::logged_at;
 use super::reload::By;
 use super::teller::short;
 use super::{PATIENCE, Story};
@@ -63,6 +64,7 @@ impl Story {
             ensure!(took <= Duration::from_secs(1), "dunlin {command} took {}", short(took));
             self.teller.check(&format!("dunlin {command}: {}", short(took)));
         }
+        self.one_vip_of_many()?;
         let start = Instant::now();
         self.change(By::Command, |_, all| all.replace(&text, ""))?;
         let reloaded = start.elapsed();
@@ -78,6 +80,27 @@ impl Story {
         ensure!(announced_after <= most, "announced only after {}", short(announced_after));
         ensure!(withdrawn_after <= most, "withdrawn only after {}", short(withdrawn_after));
         Ok(Scale { announced_after, withdrawn_after, memory })
+    }
+
+    /// Among so many, a VIP whose last backend fails is withdrawn as fast as ever: from the failed
+    /// check in the node's log to the router's kernel.
+    fn one_vip_of_many(&mut self) -> Result<()> {
+        let start = Instant::now();
+        for backend in &self.fabric.backends {
+            backend.set_ill(true)?;
+        }
+        let gone = self.fabric.wait_vips(&[], PATIENCE)?;
+        let log = std::fs::read_to_string(self.fabric.nodes[0].process()?.log())?;
+        let failed = log.lines().rev().find(|line| line.contains("healthy=false"));
+        let failed = failed.and_then(logged_at).context("no failed check in the log")?;
+        ensure!(failed >= start, "the failed check is an old one");
+        let after = gone.saturating_duration_since(failed);
+        self.teller.check(&format!("one VIP of many: withdrawn {} after its check", short(after)));
+        ensure!(after <= Duration::from_millis(500), "only after {}", short(after));
+        for backend in &self.fabric.backends {
+            backend.set_ill(false)?;
+        }
+        self.fabric.wait_vips(&self.all_nodes(), PATIENCE).map(drop)
     }
 
     /// Resident memory of the first node, KiB.
