@@ -10,13 +10,6 @@ use lab::fabric::{Options, node_config};
 use lab::story::{Story, Teller};
 use std::path::Path;
 
-/// Two nodes, announced.
-fn announced() -> Result<Story> {
-    let mut story = Story::begin(&binaries()?, Options::default(), Teller::new())?;
-    story.announce()?;
-    Ok(story)
-}
-
 /// The build that xtask made for the lab; without it, this test's own.
 fn binaries() -> Result<Binaries> {
     let own = Path::new(env!("CARGO_BIN_EXE_dunlind"));
@@ -26,13 +19,20 @@ fn binaries() -> Result<Binaries> {
     }
 }
 
-/// Run a story; when it fails, its logs stay.
+/// Run a story from two announced nodes on.
 fn told(tell: impl FnOnce(&mut Story) -> Result<()>) -> Result<()> {
-    let mut story = announced()?;
+    told_from_the_beginning(|story| {
+        story.announce()?;
+        tell(story)
+    })
+}
+
+/// Run a story; when it fails, its logs stay.
+fn told_from_the_beginning(tell: impl FnOnce(&mut Story) -> Result<()>) -> Result<()> {
+    let mut story = Story::begin(&binaries()?, Options::default(), Teller::new())?;
     let result = tell(&mut story);
-    if result.is_err() {
-        let logs = story.fabric.lab.keep_logs()?;
-        eprintln!("logs: {}", logs.display());
+    if let Err(error) = &result {
+        story.failed(error)?;
     }
     result
 }
@@ -102,5 +102,5 @@ fn a_killed_node_is_replaced_and_returns() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test lab"]
 fn the_demo_as_told() -> Result<()> {
-    told(Story::run)
+    told_from_the_beginning(Story::run)
 }

@@ -31,21 +31,25 @@ const MIN_FRAME: usize = 60;
 /// Source ports one client address uses, from 1024 on.
 const PORTS_PER_CLIENT: u32 = 60_000;
 
-/// Write `flows` frames, one of each flow.
+pub const SYN: u8 = 0x02;
+pub const ACK: u8 = 0x10;
+
+/// Write `flows` frames, one of each flow. TCP: every sixteenth is a SYN, sent again, the others
+/// are ACKs.
 pub fn write(path: &Path, flows: u32, family: Family, proto: Proto) -> Result<()> {
     let file = File::create(path).with_context(|| path.display().to_string())?;
     let mut writer = PcapWriter::new(BufWriter::new(file))?;
     for flow in 0..flows {
-        let frame = frame(flow, family, proto);
+        let flags = if flow % 16 == 0 { SYN } else { ACK };
+        let frame = frame(flow, family, proto, flags);
         writer.write_packet(&PcapPacket::new(Duration::ZERO, frame.len() as u32, &frame))?;
     }
     writer.into_writer().flush()?;
     Ok(())
 }
 
-/// The packet of one flow, with right checksums. TCP: a SYN, which opens a flow; repeated, it
-/// belongs to that flow.
-pub fn frame(flow: u32, family: Family, proto: Proto) -> Vec<u8> {
+/// A client's packet of one flow, with right checksums. `flags`: of TCP.
+pub fn frame(flow: u32, family: Family, proto: Proto, flags: u8) -> Vec<u8> {
     let client = flow / PORTS_PER_CLIENT;
     let source_port = (1024 + flow % PORTS_PER_CLIENT) as u16;
     let mut l4 = source_port.to_be_bytes().to_vec();
@@ -57,9 +61,9 @@ pub fn frame(flow: u32, family: Family, proto: Proto) -> Vec<u8> {
             6
         }
         Proto::Tcp => {
-            // Sequence and acknowledgement numbers, data offset 5, SYN, window.
+            // Sequence and acknowledgement numbers, data offset 5, flags, window.
             l4.extend([0; 8]);
-            l4.extend([0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+            l4.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
             16
         }
     };

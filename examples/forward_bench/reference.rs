@@ -27,6 +27,7 @@ pub fn measure(args: &Args, capture: &Path) -> Result<Measured> {
         received: after.0 - before.0,
         sent: after.1 - before.1,
         cpu_ns: cpu_after - cpu_before,
+        ..Measured::default()
     })
 }
 

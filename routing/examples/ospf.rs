@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let bfd = if interfaces.iter().any(|word| word == "bfd") {
         let interval = Duration::from_millis(100);
-        let timers = BfdTimers { min_tx: interval, min_rx: interval, multiplier: 3 };
+        let timers = BfdTimers { min_tx: interval, min_rx: interval, multiplier: 3, auth: None };
         Some((BfdHandle::spawn()?, timers))
     } else {
         None

@@ -8,7 +8,7 @@
 //! `retry=` (seconds), `multihop=`, `passive`, `gtsm`, `import`, `extended-next-hop`,
 //! `shutdown=TEXT`. Commands: `announce PREFIX [community=A:B] [large=A:B:C] [med=N] [prepend=N]
 //! [bandwidth=BYTES]`, `withdraw PREFIX`, `announce-many COUNT`, `withdraw-all`, `status`,
-//! `imported`, `bfd-down ADDR`, `shutdown TEXT`. Every command is answered by one line of JSON.
+//! `imported`, `memory`, `bfd-down ADDR`, `shutdown TEXT`. Every command is answered by one line of JSON.
 
 use ipnet::IpNet;
 use routing::bgp::config::{Import, NeighborConfig, Password, RemoteAs};
@@ -143,6 +143,13 @@ fn command(
         "status" => return Ok(serde_json::to_string(&speaker.status())?),
         "imported" => {
             return Ok(serde_json::to_string(&**speaker.imported().borrow())?);
+        }
+        "memory" => {
+            // Resident, in KiB.
+            let status = std::fs::read_to_string("/proc/self/status")?;
+            let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|l| l.split_whitespace().next()).ok_or("VmRSS missing")?;
+            return Ok(kib.to_owned());
         }
         "bfd-down" => {
             let address = words.next().ok_or("address missing")?.parse()?;

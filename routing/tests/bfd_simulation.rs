@@ -1,6 +1,6 @@
 //! Two BFD sessions over a virtual clock and a link that loses, delays, reorders and doubles
 //! packets: thousands of seeded runs. A failing run prints its seed; `DUNLIN_SEED=n` replays it
-//! alone.
+//! alone, `DUNLIN_RUNS=n` runs more seeds.
 
 use routing::bfd::auth::{AuthConfig, AuthType};
 use routing::bfd::packet::{Packet, State};
@@ -173,8 +173,9 @@ fn auth(rng: &mut Rng) -> Option<AuthConfig> {
 
 /// Runs `play` for every seed, or for the one in `DUNLIN_SEED`.
 fn seeds(count: u64, play: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let chosen = std::env::var("DUNLIN_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let range = chosen.map_or(0..count, |seed: u64| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let count = number("DUNLIN_RUNS").unwrap_or(count);
+    let range = number("DUNLIN_SEED").map_or(0..count, |seed| seed..seed + 1);
     for seed in range {
         let outcome = std::panic::catch_unwind(|| play(seed));
         assert!(outcome.is_ok(), "failed with DUNLIN_SEED={seed}");

@@ -418,7 +418,10 @@ proptest! {
             let frame = next_frame(&wire, false).unwrap().unwrap();
             let expected = Message::RouteRefresh(RouteRefresh { family: Some(family), subtype });
             prop_assert_eq!(Message::decode(&frame, DecodeContext::default()), Ok(expected));
-            prop_assert!(rustbgpd::decode_message(&mut Bytes::from(wire), 4096).is_ok());
+            let theirs = rustbgpd::decode_message(&mut Bytes::from(wire), 4096).unwrap();
+            let rustbgpd::Message::RouteRefresh(theirs) = theirs else { panic!("another type") };
+            prop_assert_eq!(theirs.afi_raw, family.afi());
+            prop_assert_eq!((theirs.subtype_raw, theirs.safi_raw), (subtype, 1));
         }
     }
 

@@ -292,6 +292,9 @@ fn ten_thousand_prefixes_come_and_go() {
         ask(&mut ours, command);
         let took = frr.wait("show bgp summary json", limit, |t| count(t) == Some(expected));
         println!("{command}: {took:?}");
+        let kib = ask(&mut ours, "memory").as_u64().unwrap();
+        println!("memory: {kib} KiB");
+        assert!(kib < 64 * 1024, "{kib} KiB for ten thousand prefixes");
     }
 }
 

@@ -329,3 +329,39 @@ fn frozen_process_is_noticed_by_bfd_on_either_side() {
     frr.wait("show ip route 192.0.2.1/32", FULL, |seen| seen.contains("metric 5010"));
     ours.finish();
 }
+
+/// RFC 3623: the router's OSPF is upgraded under way; with our help nobody notices.
+#[test]
+#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
+fn frr_restarts_gracefully_with_our_help() {
+    let net = Net::new("ogr");
+    let mut frr = net.frr(
+        &["ospfd"],
+        "interface eth0\n ip ospf network point-to-point\n ip ospf hello-interval 1\n \
+         ip ospf dead-interval 4\n ip ospf area 0\nexit\n\
+         router ospf\n ospf router-id 10.9.0.2\n capability opaque\n graceful-restart grace-period 60\nexit\n",
+    );
+    let args = ["v2", "10.9.0.1", "0.0.0.0", "normal", "eth0,hello=1,dead=4"];
+    let mut ours = net.ours("ospf", &args);
+    ours.say("announce 192.0.2.1/32 stub 7");
+    wait_route(&net, "192.0.2.1", true, FULL);
+    ours.hear(&["new: Full"], FULL);
+    frr.show("graceful-restart prepare ip ospf");
+    frr.stop("ospfd");
+    // Longer than the dead interval.
+    let gone = std::time::Instant::now();
+    while gone.elapsed() < Duration::from_secs(6) {
+        let lost = !routes(&net, false).contains("192.0.2.1");
+        assert!(!lost, "route lost {:?} after FRR's OSPF went", gone.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(ours.heard(), Vec::<String>::new(), "the neighbour was given up");
+    frr.restart("ospfd");
+    ours.hear(&["new: Full"], FULL);
+    let back = std::time::Instant::now();
+    while back.elapsed() < Duration::from_secs(3) {
+        assert!(routes(&net, false).contains("192.0.2.1"), "route lost after FRR came back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ours.finish();
+}

@@ -290,3 +290,85 @@ fn what_cannot_be_announced_is_refused_by_name() {
         ]
     );
 }
+
+/// RFC 3623 §3: whom side 0 announces as neighbour while side 1 restarts, and what ends it.
+#[test]
+fn neighbour_that_restarts_gracefully_stays_announced_until_grace_ends() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum End {
+        Period,
+        Done,
+        Topology,
+    }
+    for version in [Version::V2, Version::V3] {
+        for end in [End::Period, End::Done, End::Topology] {
+            let mut pair = pair(version);
+            let other = u32::from(router_id(1));
+            let (kind, id) = match version {
+                Version::V2 => (v2::OPAQUE_LINK, 3 << 24),
+                Version::V3 => (routing::ospf::lsa::v3::GRACE, 1),
+            };
+            // TLVs: reason (1 byte, padded) 1, grace period 30 s.
+            let body = [0, 2, 0, 1, 1, 0, 0, 0, 0, 1, 0, 4, 0, 0, 0, 30];
+            let grace = |age, sequence| {
+                let key = LsaKey { kind, id, router: other };
+                let mut lsa = Lsa::build(version, 0, key, sequence, &body).unwrap();
+                lsa.header.age = age;
+                Body::Update(vec![lsa])
+            };
+            let tell = |pair: &mut Pair, body| {
+                let header = Header { router_id: other, area_id: 0, instance_id: 0 };
+                let mut bytes = Packet { header, body }.encode(version);
+                let to = address(version, 0);
+                let v6 = |a: std::net::IpAddr| match a {
+                    std::net::IpAddr::V6(v6) => v6,
+                    std::net::IpAddr::V4(_) => std::net::Ipv6Addr::UNSPECIFIED,
+                };
+                let source = address(version, 1);
+                Auth::None.sign(version, &mut bytes, 0, (v6(source), v6(to)));
+                let now = pair.now;
+                pair.sides[0].handle_packet(1, source, to, &bytes, now).unwrap();
+            };
+            // From here on side 1 is silent: nothing is delivered to or from it.
+            let alone = |pair: &mut Pair, until: Duration| {
+                while let Some(next) = pair.sides[0].next_timeout().filter(|at| *at <= until) {
+                    pair.sides[0].handle_timeout(next);
+                    while pair.sides[0].poll_transmit().is_some() {}
+                    while pair.sides[0].poll_event().is_some() {}
+                }
+                pair.now = until;
+            };
+            let announced = |pair: &Pair| {
+                let own = u32::from(router_id(0));
+                let (kind, id) = match version {
+                    Version::V2 => (v2::ROUTER, own),
+                    Version::V3 => (routing::ospf::lsa::v3::ROUTER, 0),
+                };
+                let key = DbKey { link: 0, lsa: LsaKey { kind, id, router: own } };
+                let entry = pair.sides[0].database().get(&key).unwrap();
+                entry.lsa().body().windows(4).any(|w| w == other.to_be_bytes())
+            };
+            let start = pair.now;
+            tell(&mut pair, grace(0, 1));
+            alone(&mut pair, start + 20 * SECOND);
+            assert!(announced(&pair), "{version:?} {end:?}: dead interval, but in grace");
+            match end {
+                End::Period => {
+                    alone(&mut pair, start + 29 * SECOND);
+                    assert!(announced(&pair));
+                    alone(&mut pair, start + 33 * SECOND);
+                }
+                End::Done => {
+                    tell(&mut pair, grace(3600, 2));
+                    alone(&mut pair, start + 60 * SECOND);
+                }
+                End::Topology => {
+                    let now = pair.now;
+                    pair.sides[0].set_wanted(&Wanted::new(), now);
+                    alone(&mut pair, start + 60 * SECOND);
+                }
+            }
+            assert!(!announced(&pair), "{version:?} {end:?}");
+        }
+    }
+}

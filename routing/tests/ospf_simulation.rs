@@ -1,7 +1,8 @@
 //! Three to five OSPF routers on point-to-point links and broadcast segments, over a virtual clock
 //! and links that lose, delay, reorder and double packets: hundreds of seeded runs for OSPFv2 and
 //! OSPFv3. When the links are good again, every database is the same and holds exactly what is
-//! announced. A failing run prints its seed; `DUNLIN_SEED=n` replays it alone.
+//! announced. A failing run prints its seed; `DUNLIN_SEED=n` replays it alone,
+//! `DUNLIN_RUNS=n` runs more seeds.
 
 use routing::ospf::auth::{Algorithm, Auth, Key};
 use routing::ospf::instance::{Instance, Link, Transmit};
@@ -306,8 +307,9 @@ impl World {
 }
 
 fn seeds(count: u64, play: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let chosen = std::env::var("DUNLIN_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let range = chosen.map_or(0..count, |seed: u64| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let count = number("DUNLIN_RUNS").unwrap_or(count);
+    let range = number("DUNLIN_SEED").map_or(0..count, |seed| seed..seed + 1);
     for seed in range {
         let outcome = std::panic::catch_unwind(|| play(seed));
         assert!(outcome.is_ok(), "failed with DUNLIN_SEED={seed}");

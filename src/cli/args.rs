@@ -94,7 +94,7 @@ pub enum Command {
     Config,
     /// Counters in Prometheus' text format
     Metrics,
-    /// Take the node, a service or a backend out of service without breaking connections
+    /// Take the node, a service or a backend out of service: routers move away before it withdraws
     Drain {
         #[command(flatten)]
         scope: ScopeArguments,

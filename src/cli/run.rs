@@ -84,7 +84,9 @@ fn write(text: &str) -> Result<(), ExitCode> {
 }
 
 fn fail(message: &str, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "dunlin: {}", view::printable(message));
+    // Line by line: what a node says may have several, and none may hold control characters.
+    let lines: Vec<String> = message.lines().map(view::printable).collect();
+    let _ = writeln!(io::stderr(), "dunlin: {}", lines.join("\n"));
     ExitCode::from(code)
 }
 

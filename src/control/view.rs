@@ -14,7 +14,7 @@ use crate::health::{Target, TargetStatus};
 use crate::worker::Shared;
 use ipnet::IpNet;
 use routing::OspfKind;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -114,12 +114,13 @@ fn backend_info(
 
 /// Every prefix that is or could be announced. Which peers it went to is the speaker's to add.
 pub fn announce(owner: &Owner) -> Vec<AnnounceInfo> {
+    let mut services = services_by_prefix(owner);
     owner
         .decisions()
         .iter()
         .map(|(prefix, decision)| AnnounceInfo {
             prefix: *prefix,
-            services: services_on(owner, prefix),
+            services: services.remove(prefix).unwrap_or_default(),
             wanted: decision.announcement.is_some(),
             reasons: decision.reasons.iter().map(ToString::to_string).collect(),
             attributes: attributes(decision),
@@ -128,15 +129,16 @@ pub fn announce(owner: &Owner) -> Vec<AnnounceInfo> {
         .collect()
 }
 
-fn services_on(owner: &Owner, prefix: &IpNet) -> Vec<String> {
-    let mut names: Vec<String> = owner
-        .state()
-        .services
-        .values()
-        .filter(|service| service.removed.is_none() && IpNet::from(service.key.vip) == *prefix)
-        .map(|service| service.config.name.clone())
-        .collect();
-    names.dedup();
+/// Names of the services on each VIP. In one pass: there may be ten thousand of both.
+fn services_by_prefix(owner: &Owner) -> HashMap<IpNet, Vec<String>> {
+    let mut names: HashMap<IpNet, Vec<String>> = HashMap::new();
+    for service in owner.state().services.values().filter(|s| s.removed.is_none()) {
+        let on_vip = names.entry(service.key.vip.into()).or_default();
+        // Services of one VIP follow each other, and so do the ports of one of them.
+        if on_vip.last() != Some(&service.config.name) {
+            on_vip.push(service.config.name.clone());
+        }
+    }
     names
 }
 
@@ -290,21 +292,16 @@ fn unhealthy(owner: &Owner) -> Vec<(String, Vec<String>)> {
                 .as_ref()
                 .is_some_and(|target| state.health.get(target).is_none_or(|h| !h.healthy))
     };
-    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut found: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for service in state.services.values().filter(|s| s.removed.is_none()) {
-        let addresses: Vec<String> =
-            service.backends.iter().filter(sick).map(|b| b.address.to_string()).collect();
-        match found.iter_mut().find(|(name, _)| *name == service.config.name) {
-            _ if addresses.is_empty() => {}
-            Some((_, known)) => known.extend(addresses),
-            None => found.push((service.config.name.clone(), addresses)),
+        for backend in service.backends.iter().filter(sick) {
+            found.entry(&service.config.name).or_default().insert(backend.address.to_string());
         }
     }
-    for (_, addresses) in &mut found {
-        addresses.sort();
-        addresses.dedup();
-    }
     found
+        .into_iter()
+        .map(|(name, addresses)| (name.to_owned(), addresses.into_iter().collect()))
+        .collect()
 }
 
 /// Backends that a selector of the API may mean.

@@ -12,11 +12,12 @@ use crate::control::owner::DrainScope;
 use crate::control::view;
 use crate::forward::tables::ServiceId;
 use crate::worker::Command;
+use ipnet::IpNet;
 use routing::bgp::fsm::State;
 use routing::ospf::{InstanceStatus, OspfError, Version};
-use routing::speaker::{AnnouncedRoute, NeighborStatus};
+use routing::speaker::NeighborStatus;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -164,8 +165,12 @@ impl Node for Handle {
             // A link-local or unnumbered neighbour is known by the address it is connected to.
             let address = peer.remote.map_or(peer.address, |remote| remote.ip());
             let told = speaker.announced(address).await.unwrap_or_default();
+            let told: HashMap<IpNet, IpAddr> =
+                told.iter().map(|route| (route.prefix, route.next_hop)).collect();
+            let refused: HashMap<IpNet, &String> =
+                peer.unannounceable.iter().map(|(prefix, why)| (*prefix, why)).collect();
             for entry in &mut list {
-                entry.peers.push(bgp_peer(peer, &told, entry));
+                entry.peers.push(bgp_peer(peer, &told, &refused, entry));
             }
         }
         for status in self.ospf_statuses().await? {
@@ -224,11 +229,17 @@ impl Node for Handle {
     }
 }
 
-fn bgp_peer(peer: &NeighborStatus, told: &[AnnouncedRoute], entry: &AnnounceInfo) -> AnnouncePeer {
-    let route = told.iter().find(|route| route.prefix == entry.prefix);
-    let refused = peer.unannounceable.iter().find(|(prefix, _)| *prefix == entry.prefix);
+/// `told`: what the peer was told, with next hops; `refused`: what it cannot be told, and why.
+fn bgp_peer(
+    peer: &NeighborStatus,
+    told: &HashMap<IpNet, IpAddr>,
+    refused: &HashMap<IpNet, &String>,
+    entry: &AnnounceInfo,
+) -> AnnouncePeer {
+    let route = told.get(&entry.prefix);
+    let refused = refused.get(&entry.prefix);
     let reason = match refused {
-        Some((_, why)) => why.clone(),
+        Some(why) => (*why).clone(),
         None if route.is_some() || !entry.wanted => String::new(),
         None if peer.admin_down => "session is shut down".to_owned(),
         None if peer.state == State::Established => "still being sent".to_owned(),
@@ -239,7 +250,7 @@ fn bgp_peer(peer: &NeighborStatus, told: &[AnnouncedRoute], entry: &AnnounceInfo
         address: peer.address,
         protocol: "bgp".to_owned(),
         sent: route.is_some(),
-        next_hop: route.map(|route| route.next_hop),
+        next_hop: route.copied(),
         reason,
     }
 }

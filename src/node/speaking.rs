@@ -127,6 +127,7 @@ pub fn ospf_configs(config: &Config) -> Vec<(ospf::Config, Option<BfdTimers>)> {
                 min_tx: config.bfd.min_tx,
                 min_rx: config.bfd.min_rx,
                 multiplier: config.bfd.multiplier,
+                auth: None,
             });
             let config = ospf::Config {
                 version,

@@ -29,6 +29,9 @@ const PULSE: Duration = Duration::from_millis(20);
 /// How often removed backends are looked at, and systemd is told that all is well.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
+/// Between the end of BGP and that of BFD: what a peer needs to read our last message.
+const GOODBYE: Duration = Duration::from_millis(100);
+
 /// A question or a request, run on the task between two events.
 pub type Ask = Box<dyn FnOnce(&mut Task) + Send>;
 
@@ -270,8 +273,11 @@ impl Task {
         for ospf in &self.outlets.ospf {
             ospf.shutdown().await;
         }
-        self.bfd.shutdown().await;
+        // BGP before BFD: peers take the end of BFD, even AdminDown, for a failure of the path. Their
+        // BFD is another process, so it must not overtake the Cease with its reason.
         self.speaker.shutdown("dunlind stops").await;
+        tokio::time::sleep(GOODBYE).await;
+        self.bfd.shutdown().await;
         if let Err(error) = self.outlets.mirror.shutdown().await {
             tracing::warn!(%error, "our routes may be left in the kernel");
         }

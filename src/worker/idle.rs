@@ -21,17 +21,19 @@ impl Idle {
         Self { mode, max_sleep, empty: 0 }
     }
 
-    /// A turn has ended. Sleeps at most `max_sleep`.
-    pub fn after_turn(&mut self, found_work: bool) {
+    /// A turn has ended. Sleeps at most `max_sleep`; says whether it did.
+    pub fn after_turn(&mut self, found_work: bool) -> bool {
         if found_work {
             self.empty = 0;
-            return;
+            return false;
         }
         self.empty = self.empty.saturating_add(1);
-        match self.pause() {
+        let pause = self.pause();
+        match pause {
             Some(pause) => std::thread::sleep(pause),
             None => std::hint::spin_loop(),
         }
+        pause.is_some()
     }
 
     fn pause(&self) -> Option<Duration> {

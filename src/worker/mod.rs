@@ -21,7 +21,9 @@ pub use shared::{Published, Shared};
 
 use crate::config::model::PollMode;
 use crate::forward::tables::{PortId, WorkerId};
-use crate::forward::{DropReason, Engine, FlowView, Now, Origin, Tables, Verdict, unresolved};
+use crate::forward::{
+    DropReason, Engine, FlowView, Now, Origin, Tables, Verdict, WorkerStats, unresolved,
+};
 use crate::packet::Frame;
 use crate::port::{BURST, Burst, Queue};
 use arrayvec::ArrayVec;
@@ -35,6 +37,10 @@ use std::time::Duration;
 
 /// Flow slots looked at per turn for one `dunlin flows`: bounded, so that packets do not wait.
 const SCAN_PER_TURN: usize = 256;
+
+/// Bursts of at least so many frames for one port are sent as they are; of smaller ones several
+/// are collected, so that the port is not asked for every frame or two.
+const SENT_AT_ONCE: usize = 8;
 
 /// A question to a worker, answered between bursts.
 pub enum Command {
@@ -167,8 +173,8 @@ impl<Q: Queue> Worker<Q> {
                 self.shared.busy_ns.store(busy, Ordering::Relaxed);
             }
             self.shared.beat_ns.store(end.0, Ordering::Release);
-            self.idle.after_turn(found_work);
-            start = clock();
+            let slept = self.idle.after_turn(found_work);
+            start = if slept { clock() } else { end };
         }
     }
 
@@ -266,11 +272,35 @@ impl<Q: Queue> Worker<Q> {
             &mut self.rx,
             &mut self.verdicts,
         );
+        if let Some(egress) = only_egress(&self.verdicts)
+            && self.send_at_once(egress)
+        {
+            return;
+        }
         let mut burst = std::mem::take(&mut self.rx);
         let verdicts = std::mem::take(&mut self.verdicts);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.carry_out(verdict, port, frame, now);
         }
+    }
+
+    /// Send all of `rx`, after what waits for the same port. `false`: not done, it is not worth it
+    /// or the port is not ours.
+    fn send_at_once(&mut self, port: PortId) -> bool {
+        if self.rx.len() < SENT_AT_ONCE {
+            return false;
+        }
+        let Some(PortEnd { queues: PortQueues { wire: Some(wire), .. }, to_wire, .. }) =
+            self.ports.get_mut(usize::from(port.0))
+        else {
+            return false;
+        };
+        let stats = &self.shared.stats;
+        if !to_wire.is_empty() {
+            send_all(wire, to_wire, stats);
+        }
+        send_all(wire, &mut self.rx, stats);
+        true
     }
 
     fn carry_out(&mut self, verdict: Verdict, from: PortId, frame: Q::Frame, now: Now) {
@@ -379,17 +409,14 @@ impl<Q: Queue> Worker<Q> {
     fn flush_wire(&mut self, port: PortId) {
         let end = &mut self.ports[usize::from(port.0)];
         if let (Some(wire), false) = (&mut end.queues.wire, end.to_wire.is_empty()) {
-            let (frames, bytes) = send_all(wire, &mut end.to_wire);
-            self.shared.stats.transmitted.add(frames, bytes);
-            self.shared.stats.count_drops(DropReason::TxFull, end.to_wire.len() as u64);
-            end.to_wire.clear();
+            send_all(wire, &mut end.to_wire, &self.shared.stats);
         }
     }
 
     fn flush_kernel(&mut self, port: PortId) {
         let end = &mut self.ports[usize::from(port.0)];
         if let (Some(control), false) = (&mut end.queues.control, end.to_kernel.is_empty()) {
-            let (frames, bytes) = send_all(control, &mut end.to_kernel);
+            let (frames, bytes) = send(control, &mut end.to_kernel);
             self.shared.stats.to_kernel.add(frames, bytes);
             self.shared.stats.count_drops(DropReason::KernelFull, end.to_kernel.len() as u64);
             end.to_kernel.clear();
@@ -433,8 +460,26 @@ impl<Q: Queue> Worker<Q> {
     }
 }
 
+/// The port that all of these leave by, if there is one.
+#[inline]
+fn only_egress(verdicts: &[Verdict]) -> Option<PortId> {
+    let Some(&Verdict::Transmit { port: first }) = verdicts.first() else { return None };
+    let same = |verdict: &Verdict| matches!(verdict, Verdict::Transmit { port } if *port == first);
+    verdicts.iter().all(same).then_some(first)
+}
+
+/// Send to a wire; what it does not take is dropped and counted.
+fn send_all<Q: Queue>(wire: &mut Q, burst: &mut Burst<Q::Frame>, stats: &WorkerStats) {
+    let (frames, bytes) = send(wire, burst);
+    stats.transmitted.add(frames, bytes);
+    if !burst.is_empty() {
+        stats.count_drops(DropReason::TxFull, burst.len() as u64);
+        burst.clear();
+    }
+}
+
 /// Send until the port takes no more. Returns frames and bytes sent.
-fn send_all<Q: Queue>(queue: &mut Q, burst: &mut Burst<Q::Frame>) -> (u64, u64) {
+fn send<Q: Queue>(queue: &mut Q, burst: &mut Burst<Q::Frame>) -> (u64, u64) {
     let (frames, length) = (burst.len() as u64, bytes(burst));
     while !burst.is_empty() && queue.tx_burst(burst) > 0 {}
     (frames - burst.len() as u64, length - bytes(burst))

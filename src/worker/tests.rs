@@ -6,7 +6,7 @@ use crate::forward::tables::{
     BackendId, BackendSpec, LipId, LipSpec, Mac, NeighbourSpec, NextHopId, NextHopSpec, PortSpec,
     Protocol, RouteSpec, Scheduler, ServiceId, ServiceSpec, TablesSpec, Timeouts,
 };
-use crate::forward::{EngineConfig, Steering, WorkerStats};
+use crate::forward::{EngineConfig, Steering};
 use crate::packet::build::{self, Link};
 use crate::port::memory::{MemoryQueue, pair};
 use std::net::{IpAddr, SocketAddr};
@@ -348,4 +348,42 @@ fn flows_are_listed_between_bursts() {
         })
         .expect("an answer");
     assert_eq!((page.flows.len(), page.matched), (4, 6));
+}
+
+/// Whole bursts to one port, bursts of which some frames go elsewhere, and single frames: each
+/// flow's frames leave in the order in which they came.
+#[test]
+fn bursts_and_single_frames_leave_in_order() {
+    let mut bench = Bench::new(1, 1, &spec(1, 1, true));
+    let mut arp = vec![0xff; 6];
+    arp.extend(ROUTER);
+    arp.extend([0x08, 0x06]);
+    arp.resize(60, 0);
+    let mut expected = Vec::new();
+    let mut to_kernel = 0;
+    // Sizes around the one from which bursts are sent at once; odd rounds have an ARP inside.
+    for (round, size) in [1, 7, 8, 9, 40, 3, 64, 8, 20].into_iter().enumerate() {
+        for n in 0..size {
+            if round % 2 == 1 && n == size / 2 {
+                assert!(bench.wires[0].send(arp.clone()));
+                to_kernel += 1;
+                continue;
+            }
+            let text = format!("{round}/{n}");
+            let flags = if expected.len() < 10 { SYN } else { 0x10 };
+            let client = client((expected.len() % 10) as u16);
+            let frame = build::tcp(INBOUND, client, address(VIP), flags, text.as_bytes());
+            assert!(bench.wires[0].send(frame));
+            expected.push(text);
+        }
+        bench.settle();
+    }
+    let sent: Vec<String> = bench
+        .sent()
+        .iter()
+        .map(|frame| String::from_utf8_lossy(&frame[54..]).trim_end_matches('\0').to_owned())
+        .collect();
+    assert_eq!(sent, expected);
+    assert_eq!(bench.sum(|s| s.to_kernel.packets.get()), to_kernel);
+    assert_eq!(bench.sum(WorkerStats::dropped), 0);
 }

@@ -1,14 +1,18 @@
-//! `cargo xtask bench`: the packet path alone, then forwarding against DPDK's own test program.
+//! `cargo xtask bench`: the packet path alone, then forwarding against DPDK's own test program, and
+//! the table of what is required beside what was measured.
 //!
 //! Forwarding is counted per second of CPU time of the forwarding thread, and quoted as the ratio to
 //! `dpdk-testpmd --forward-mode=5tswap` on the same capture, measured right before and right after:
 //! neither other load nor the machine's speed moves it much.
 
+mod forwarding;
+mod hugepages;
+pub mod instructions;
+mod report;
+
 use crate::{cargo, setup};
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use anyhow::{Result, ensure};
+use report::{Line, Requirement};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -25,8 +29,17 @@ pub struct Options {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
     /// Seconds of each measurement
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// Fail when a figure falls short of its requirement
+    #[arg(long, conflicts_with = "packet")]
+    check: bool,
+    /// Only count instructions, and make the figures the committed ones
+    #[arg(long)]
+    bless: bool,
+    /// Do not write docs/performance.md
+    #[arg(long)]
+    dry: bool,
     /// Handed to `cargo bench`: a filter, or criterion's options
     #[arg(last = true)]
     criterion: Vec<String>,
@@ -34,131 +47,102 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     setup::install(setup::Purpose::Bench)?;
+    if options.bless {
+        return instructions::bless();
+    }
     if !options.forward {
         cargo::run(["bench", "--package", "dunlin", "--"], &options.criterion)?;
     }
-    if !options.packet {
-        forward(options)?;
+    if options.packet {
+        return Ok(());
     }
+    let lines = measure(options)?;
+    let table = report::table(&lines);
+    println!("\n{table}");
+    if !options.dry {
+        report::write(&table, options.rounds, options.seconds)?;
+    }
+    let short: Vec<&str> =
+        lines.iter().filter(|line| !line.met()).map(|line| line.what.as_str()).collect();
+    ensure!(!options.check || short.is_empty(), "not met: {}", short.join("; "));
     Ok(())
 }
 
-/// One size of the flow table.
-struct Row {
-    flows: u32,
-    /// One per round.
-    ratios: Vec<f64>,
-    ours: Vec<f64>,
-    reference: Vec<f64>,
-}
-
-fn forward(options: &Options) -> Result<()> {
+/// Everything that needs DPDK, as lines of the table.
+fn measure(options: &Options) -> Result<Vec<Line>> {
     setup::require_root("measuring on DPDK")?;
-    cargo::run(
-        ["build", "--release", "--package", "dunlin", "--example", "forward_bench"],
-        [""; 0],
-    )?;
-    let program = cargo::target_dir()?.join("release/examples/forward_bench");
-    let mut rows = Vec::new();
-    for flows in &options.flows {
-        let mut row =
-            Row { flows: *flows, ratios: Vec::new(), ours: Vec::new(), reference: Vec::new() };
-        for round in 1..=options.rounds {
-            let before = measure(&program, *flows, options.seconds, true)?;
-            let ours = measure(&program, *flows, options.seconds, false)?;
-            let after = measure(&program, *flows, options.seconds, true)?;
-            let reference = f64::midpoint(before, after);
-            println!(
-                "{flows} flows, round {round}: testpmd {before:.1}, Dunlin {ours:.1}, testpmd \
-                 {after:.1} Mpps per CPU second: {:.3}",
-                ours / reference
-            );
-            row.ratios.push(ours / reference);
-            row.ours.push(ours);
-            row.reference.push(reference);
-        }
-        rows.push(row);
+    instructions::build()?;
+    let bench = forwarding::Bench::new(&options.flows, options.rounds, options.seconds)?;
+    let mut lines = Vec::new();
+    let mut first = None;
+    for &flows in &options.flows {
+        let udp = bench.compare(flows, &["--proto", "udp"])?;
+        lines.push(Line {
+            what: format!("established UDP, {flows} flows: ratio to 5tswap"),
+            required: ratio_required(flows),
+            measured: udp.ratio,
+            detail: udp.detail(),
+        });
+        first.get_or_insert((flows, udp));
     }
-    println!("\n| flows | testpmd 5tswap, ns | Dunlin, ns | ratio | spread |");
-    println!("|---|---|---|---|---|");
-    for row in &rows {
-        println!(
-            "| {} | {:.1} | {:.1} | {:.3} | {:.1} % |",
-            row.flows,
-            1000.0 / median(&row.reference),
-            1000.0 / median(&row.ours),
-            median(&row.ratios),
-            spread(&row.ratios) * 100.0
-        );
-    }
-    Ok(())
-}
-
-/// Million packets per CPU second.
-fn measure(program: &Path, flows: u32, seconds: u64, reference: bool) -> Result<f64> {
-    let mut command = Command::new(program);
-    command.args(["--flows", &flows.to_string()]);
-    command.args(["--seconds", &seconds.to_string()]);
-    if reference {
-        command.arg("--reference");
-    }
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    ensure!(output.status.success(), "{command:?}: {}", output.status);
-    let line: Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| String::from_utf8_lossy(&output.stdout).into_owned())?;
-    let number = |key: &str| {
-        let value = line[key].as_f64();
-        value.with_context(|| format!("no {key} in {line}"))
-    };
-    let (received, sent) = (number("ipackets")?, number("opackets")?);
-    ensure!(sent >= 0.99 * received, "{sent} of {received} packets sent: this measures dropping");
-    number("mpps_per_cpu_second")
-}
-
-fn sorted(values: &[f64]) -> Vec<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted
-}
-
-/// 0 for no values.
-fn median(values: &[f64]) -> f64 {
-    let sorted = sorted(values);
-    let middle = sorted.len() / 2;
-    match sorted.get(middle) {
-        Some(upper) if sorted.len() % 2 == 1 => *upper,
-        Some(upper) => f64::midpoint(sorted[middle - 1], *upper),
-        None => 0.0,
-    }
-}
-
-/// Largest less smallest, as a share of the median.
-fn spread(values: &[f64]) -> f64 {
-    let sorted = sorted(values);
-    match (sorted.first(), sorted.last()) {
-        (Some(first), Some(last)) if *first > 0.0 => (last - first) / median(values),
-        _ => 0.0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        let cases: [(&[f64], f64, f64); 4] = [
-            (&[], 0.0, 0.0),
-            (&[2.0], 2.0, 0.0),
-            (&[3.0, 1.0, 2.0], 2.0, 1.0),
-            (&[4.0, 1.0, 2.0, 3.0], 2.5, 1.2),
+    if let Some((flows, udp)) = &first {
+        let others: [(&str, &[&str], f64); 2] = [
+            ("TCP, 1 SYN : 15 ACK", &["--proto", "tcp"], 1.15),
+            ("UDP over IPv6", &["--family", "v6"], 1.25),
         ];
-        for (values, middle, width) in cases {
-            assert!((median(values) - middle).abs() < 1e-9, "{values:?}");
-            assert!((spread(values) - width).abs() < 1e-9, "{values:?}");
+        for (name, args, most) in others {
+            let other = bench.compare(*flows, args)?;
+            lines.push(Line {
+                what: format!("{name}, {flows} flows: time to that of UDP over IPv4"),
+                required: Requirement::AtMost(most),
+                measured: other.ns / udp.ns,
+                detail: other.detail(),
+            });
         }
+        let changing = bench.with_changes(*flows)?;
+        lines.push(Line {
+            what: format!("{flows} flows, while 1000 configuration changes a second are made"),
+            required: Requirement::AtLeast { least: 0.95, goal: None },
+            measured: changing,
+            detail: "speed to that without".to_owned(),
+        });
+        lines.push(Line {
+            what: "bytes per flow, everything".to_owned(),
+            required: Requirement::AtMost(128.0),
+            measured: udp.bytes_per_flow,
+            detail: "table for 1 M flows".to_owned(),
+        });
     }
+    let life = bench.life()?;
+    lines.push(Line {
+        what: "new TCP flows per CPU second, whole life of 7 packets, million".to_owned(),
+        required: Requirement::AtLeast { least: 1.0, goal: None },
+        measured: life / 1e6,
+        detail: "playing client and backend included".to_owned(),
+    });
+    for (name, instructions) in instructions::count()? {
+        let required = match name.as_str() {
+            instructions::LOOP_UDP => Requirement::AtMost(450.0),
+            instructions::LOOP_TCP => Requirement::AtMost(500.0),
+            _ => Requirement::Stated,
+        };
+        lines.push(Line {
+            what: format!("instructions per packet, {name}"),
+            required,
+            measured: instructions,
+            detail: "callgrind, 1000 flows".to_owned(),
+        });
+    }
+    Ok(lines)
+}
+
+fn ratio_required(flows: u32) -> Requirement {
+    let (least, goal) = match flows {
+        1_000 => (0.40, 0.50),
+        16_000 => (0.32, 0.40),
+        64_000 => (0.25, 0.30),
+        1_000_000 => (0.15, 0.20),
+        _ => return Requirement::Stated,
+    };
+    Requirement::AtLeast { least, goal: Some(goal) }
 }

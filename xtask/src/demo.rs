@@ -13,9 +13,7 @@ pub fn run(keep: bool) -> Result<()> {
     let mut story = Story::begin(&binaries, Options::default(), Teller::new())?;
     let result = story.run();
     if let Err(e) = &result {
-        story.teller.fail(&format!("{e:#}"));
-        let logs = story.fabric.lab.keep_logs()?;
-        story.teller.note(&format!("logs: {}", logs.display()));
+        story.failed(e)?;
     } else {
         story.teller.end();
     }

@@ -96,6 +96,12 @@ const GROUPS: &[Group] = &[
         run: fuzz,
     },
     Group {
+        name: "instructions",
+        about: "a packet costs no more instructions than the committed figures",
+        root: false,
+        run: |_| crate::bench::instructions::check(),
+    },
+    Group {
         name: "deny",
         about: "licences and sources of all dependencies",
         root: false,
@@ -119,6 +125,7 @@ fn group_of(package: &str, test: &str) -> &'static str {
         ("kni", "kni"),
         ("interop", "interop"),
         ("failover", "lab"),
+        ("operations", "lab"),
         ("lab", "lab"),
         ("fuzz", "fuzz"),
     ];
@@ -141,6 +148,9 @@ pub fn run(names: &[String]) -> Result<()> {
     }
     let lab = chosen.iter().any(|g| ["interop", "lab"].contains(&g.name));
     setup::install(if lab { Purpose::Test } else { Purpose::Build })?;
+    if chosen.iter().any(|g| g.name == "instructions") {
+        setup::install(Purpose::Bench)?;
+    }
     let targets = Targets::find()?;
 
     let mut failed = Vec::new();
@@ -299,6 +309,7 @@ mod tests {
         let cases = [
             ("dunlin", "packet_path", "packet"),
             ("dunlin", "failover", "lab"),
+            ("dunlin", "operations", "lab"),
             ("dunlin", "config_files", "unit"),
             ("routing", "interop_bgp", "interop"),
             ("routing", "simulation", "unit"),

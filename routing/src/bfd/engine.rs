@@ -140,6 +140,9 @@ impl Engine {
         wanted: Vec<SessionConfig>,
         now: Instant,
     ) -> Result<(), ConfigError> {
+        if wanted.len() > MAX_SESSIONS {
+            return Err(ConfigError::TooMany);
+        }
         for config in &wanted {
             config.check()?;
         }
@@ -301,11 +304,7 @@ impl Engine {
                 interface && local
             })
         };
-        let specific = |id: &&u32| {
-            self.sessions.get(id).map(|entry| {
-                u8::from(entry.key.interface.is_some()) + u8::from(entry.key.local.is_some())
-            })
-        };
+        let specific = |id: &&u32| self.sessions.get(id).map(|entry| entry.key.specificity());
         self.by_peer.get(&(meta.src, multihop))?.iter().filter(fits).max_by_key(specific).copied()
     }
 
@@ -322,12 +321,19 @@ impl Engine {
         }
     }
 
+    /// What all clients together want. A wish that leaves the local address or the interface open is
+    /// met by another client's session with the same peer that names them: two sessions between one
+    /// pair of addresses would disturb each other.
     fn merge(&self) -> Result<BTreeMap<Key, Merged>, ConfigError> {
+        let keys: BTreeSet<Key> = self.wishes.values().flatten().map(SessionConfig::key).collect();
         let mut merged: BTreeMap<Key, Merged> = BTreeMap::new();
         for (client, wanted) in &self.wishes {
             for config in wanted {
+                let key = config.key();
+                let narrower = keys.iter().filter(|other| key.is_met_by(other));
+                let key = narrower.max_by_key(|key| key.specificity()).cloned().unwrap_or(key);
                 let timers = config.timers();
-                let entry = merged.entry(config.key()).or_insert_with(|| Merged {
+                let entry = merged.entry(key).or_insert_with(|| Merged {
                     timers,
                     auth: config.auth.clone(),
                     clients: Vec::new(),

@@ -4,7 +4,7 @@
 
 use super::fsm::State;
 use super::session::{ConnId, Endpoints, Negotiated};
-use super::wire::Open;
+use super::wire::{Families, GracefulRestart, Open};
 use std::time::{Duration, Instant};
 
 /// No more is queued for a peer that does not read; what else is wanted waits in the Adj-RIB-Out.
@@ -63,6 +63,19 @@ impl Connection {
             received: Vec::new(),
             sending: Vec::new(),
         }
+    }
+
+    /// What the peer said of restarting, if it would be more than an interruption (RFC 4724 §3).
+    pub fn restart(&self) -> Option<GracefulRestart> {
+        let restart = self.peer_open.as_ref()?.capabilities.graceful_restart?;
+        (restart.restart_time > 0 && restart.preserved != Families::default()).then_some(restart)
+    }
+
+    /// Families in which the peer says it went on forwarding while it restarted.
+    pub fn preserved(&self) -> Families {
+        let open = self.peer_open.as_ref();
+        let restart = open.and_then(|o| o.capabilities.graceful_restart);
+        restart.map_or(Families::default(), |r| r.preserved)
     }
 
     /// Bytes received that are not a whole message yet.

@@ -5,10 +5,10 @@
 //! [`select`] is route selection over all neighbours (RFC 4271 §9.1.2), with multipath.
 
 use super::config::Import;
-use super::wire::{Attributes, NextHop, Origin, Role, Update};
+use super::wire::{Attributes, Families, Family, NextHop, Origin, Role, Update};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Where an imported route points.
@@ -57,6 +57,8 @@ pub struct Applied {
 #[derive(Debug, Default)]
 pub struct AdjRibIn {
     routes: BTreeMap<IpNet, Route>,
+    /// Of a session that broke, not announced again yet (RFC 4724 §4.2).
+    stale: BTreeSet<IpNet>,
 }
 
 impl AdjRibIn {
@@ -64,8 +66,29 @@ impl AdjRibIn {
         &self.routes
     }
 
-    pub fn clear(&mut self) {
-        self.routes.clear();
+    pub fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// The session is gone: keeps the routes of these families as stale, drops all others.
+    /// Returns whether there are fewer now.
+    pub fn retain_stale(&mut self, families: Families) -> bool {
+        let before = self.routes.len();
+        // Stale once more without having been announced in between: not to be believed twice.
+        self.routes.retain(|p, _| families.contains(Family::of(p)) && !self.stale.contains(p));
+        self.stale = self.routes.keys().copied().collect();
+        self.routes.len() != before
+    }
+
+    /// The peer has said all it has in this family, or had time enough. Returns whether there are
+    /// fewer routes now.
+    pub fn drop_stale(&mut self, family: Family) -> bool {
+        let before = self.routes.len();
+        for prefix in self.stale.iter().filter(|p| Family::of(p) == family) {
+            self.routes.remove(prefix);
+        }
+        self.stale.retain(|p| Family::of(p) != family);
+        self.routes.len() != before
     }
 
     /// Takes in an UPDATE. A route that is replaced by an unacceptable one is gone
@@ -79,17 +102,18 @@ impl AdjRibIn {
     ) -> Applied {
         let mut changed = false;
         for prefix in &update.withdrawn {
-            changed |= self.routes.remove(prefix).is_some();
+            changed |= self.remove(prefix);
         }
         let eligible = ctx.eligible(&update.attributes);
         for reach in &update.reach {
             let next_hop = ctx.next_hop(&reach.next_hop).filter(|_| eligible);
             for prefix in reach.prefixes.iter().filter(|p| policy.accepts(p)) {
                 let Some(next_hop) = &next_hop else {
-                    changed |= self.routes.remove(prefix).is_some();
+                    changed |= self.remove(prefix);
                     continue;
                 };
                 let route = ctx.route(next_hop.clone(), &update.attributes);
+                self.stale.remove(prefix);
                 if self.routes.get(prefix) == Some(&route) {
                     continue;
                 }
@@ -100,7 +124,15 @@ impl AdjRibIn {
                 changed = true;
             }
         }
+        if let Some(family) = update.end_of_rib {
+            changed |= self.drop_stale(family);
+        }
         Applied { changed, too_many: false }
+    }
+
+    fn remove(&mut self, prefix: &IpNet) -> bool {
+        self.stale.remove(prefix);
+        self.routes.remove(prefix).is_some()
     }
 }
 

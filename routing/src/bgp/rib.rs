@@ -83,6 +83,8 @@ impl AdjRibOut {
         self.wanted.clear();
         self.unannounceable.clear();
         for (prefix, announcement) in wanted {
+            // Host bits do not travel, so they must not make two of one.
+            let prefix = &prefix.trunc();
             let family = Family::of(prefix);
             if !self.ctx.families.contains(family) {
                 self.unannounceable.insert(*prefix, "family not negotiated");

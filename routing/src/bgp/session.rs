@@ -23,7 +23,7 @@ use super::connection::{Connection, SEND_BUFFER, Timers};
 use super::fsm::{Action, Event, State, transition};
 use super::import::AdjRibIn;
 use super::rib::AdjRibOut;
-use super::wire::Notification;
+use super::wire::{Families, Notification};
 use crate::Wanted;
 use actions::{due, notification, reason};
 use std::collections::VecDeque;
@@ -92,6 +92,8 @@ pub struct Session {
     wanted: Arc<Wanted>,
     rib: Option<AdjRibOut>,
     import: AdjRibIn,
+    /// When routes of a session that broke are dropped at the latest.
+    stale_until: Option<Instant>,
     /// To be told once, however many UPDATEs an input held.
     routes_changed: bool,
     outputs: VecDeque<Output>,
@@ -130,6 +132,7 @@ impl Session {
             wanted,
             rib: None,
             import: AdjRibIn::default(),
+            stale_until: None,
             routes_changed: false,
             outputs: VecDeque::new(),
             reported: State::Idle,
@@ -243,6 +246,9 @@ impl Session {
             self.apply(id, Event::Stop, Cause::Send(reason.clone()), now);
         }
         self.primary.timers = Timers::default();
+        // Nothing is kept of a neighbour that is not wanted, stale routes included.
+        self.routes_changed |= self.import.retain_stale(Families::default());
+        self.stale_until = None;
         self.settle(now);
     }
 
@@ -257,6 +263,7 @@ impl Session {
 
     /// Fires the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire_stale(now);
         for id in self.ids() {
             while let Some(event) = self.conn_mut(id).and_then(|c| due(c, now)) {
                 if event == Event::Start {
@@ -271,7 +278,7 @@ impl Session {
 
     /// When [`Self::handle_timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.conns().filter_map(|c| c.timers.next()).min()
+        self.conns().filter_map(|c| c.timers.next()).chain(self.stale_until).min()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

@@ -8,7 +8,7 @@ use super::config::{Config, ConfigError};
 use super::instance::Event;
 use super::status::InstanceStatus;
 use crate::Wanted;
-use crate::bfd::BfdHandle;
+use crate::bfd::{AuthConfig, BfdHandle};
 use std::sync::Arc;
 use std::time::Duration;
 use task::{Command, Task};
@@ -21,12 +21,13 @@ mod task;
 /// Events a slow subscriber may fall behind.
 const EVENT_BACKLOG: usize = 1024;
 
-/// Timers of the BFD sessions with neighbours.
+/// The BFD sessions with neighbours. Where BGP watches the same neighbour, they share one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BfdTimers {
     pub min_tx: Duration,
     pub min_rx: Duration,
     pub multiplier: u8,
+    pub auth: Option<AuthConfig>,
 }
 
 /// Why OSPF did not do as asked.

@@ -24,6 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 mod adjacency;
 mod exchange;
 mod flooding;
+mod grace;
 mod hello;
 mod originate;
 pub(super) mod parts;

@@ -28,6 +28,8 @@ pub mod v2 {
     pub const OPAQUE_LINK: u16 = 9;
     pub const OPAQUE_AREA: u16 = 10;
     pub const OPAQUE_AS: u16 = 11;
+    /// RFC 3623 Appendix A: opaque type of Grace-LSAs, the first byte of the link state ID.
+    pub const OPAQUE_GRACE: u32 = 3;
 }
 
 /// LS types of OSPFv3 (RFC 5340 §A.4.2.1).
@@ -37,6 +39,8 @@ pub mod v3 {
     pub const EXTERNAL: u16 = 0x4005;
     pub const NSSA: u16 = 0x2007;
     pub const LINK: u16 = 0x0008;
+    /// RFC 5187 §2.1.
+    pub const GRACE: u16 = 0x000b;
     pub const INTRA_AREA_PREFIX: u16 = 0x2009;
 }
 
@@ -93,6 +97,14 @@ pub fn is_nssa(version: Version, kind: u16) -> bool {
 /// Whether this is an opaque LSA, which only goes to neighbours that said so (RFC 5250 §3.1).
 pub fn is_opaque(version: Version, kind: u16) -> bool {
     version == Version::V2 && (v2::OPAQUE_LINK..=v2::OPAQUE_AS).contains(&kind)
+}
+
+/// Whether this is a Grace-LSA (RFC 3623, RFC 5187).
+pub fn is_grace(version: Version, key: &LsaKey) -> bool {
+    match version {
+        Version::V2 => key.kind == v2::OPAQUE_LINK && key.id >> 24 == v2::OPAQUE_GRACE,
+        Version::V3 => key.kind == v3::GRACE,
+    }
 }
 
 /// What names an LSA; instances differ by sequence number.

@@ -28,6 +28,8 @@ use tracing::{debug, info, warn};
 
 /// How long a closing connection may take over its last words.
 const LINGER: Duration = Duration::from_secs(1);
+/// Connections that linger at once; of a neighbour that makes more, they are just dropped.
+const MAX_CLOSING: usize = 8;
 /// How long a neighbour that dialled in is remembered without a session.
 const DYNAMIC_LINGER: Duration = Duration::from_secs(60);
 /// Read at once.
@@ -51,7 +53,7 @@ pub(super) struct Setup {
     pub wanted: watch::Receiver<Arc<Wanted>>,
     pub commands: mpsc::Receiver<Command>,
     pub imports: Arc<Imports>,
-    pub snapshot: Arc<Mutex<Option<Snapshot>>>,
+    pub snapshot: Arc<Mutex<Snapshot>>,
     /// The task this one replaces: its connection is closed first.
     pub previous: Option<JoinHandle<()>>,
     /// The address of an unnumbered neighbour, once it is heard of.
@@ -71,7 +73,7 @@ struct Peer {
     dial: Option<(ConnId, Dial)>,
     closing: JoinSet<()>,
     imports: Arc<Imports>,
-    snapshot: Arc<Mutex<Option<Snapshot>>>,
+    snapshot: Arc<Mutex<Snapshot>>,
     buffer: Vec<u8>,
     discovered: Option<watch::Receiver<Option<Ipv6Addr>>>,
     /// When the neighbour last had a connection.
@@ -225,10 +227,7 @@ impl Peer {
             }
         }
         self.outputs();
-        match &mut *lock(&self.snapshot) {
-            Some(snapshot) => snapshot.refresh(&self.session),
-            empty => *empty = Some(Snapshot::new(&self.session)),
-        }
+        lock(&self.snapshot).refresh(&self.session);
     }
 
     fn start_dial(&mut self, id: ConnId) {
@@ -256,7 +255,9 @@ impl Peer {
                     self.dial.take_if(|(dialling, _)| *dialling == id);
                     if let Some(at) = self.connections.iter().position(|(c, _)| *c == id) {
                         let (_, stream) = self.connections.swap_remove(at);
-                        self.closing.spawn(close(stream, last));
+                        if self.closing.len() < MAX_CLOSING {
+                            self.closing.spawn(close(stream, last));
+                        }
                     }
                 }
                 Output::StateChanged { from, to, reason } => {

@@ -116,7 +116,7 @@ struct PeerEntry {
     /// The range it dialled in from, if it is not configured itself.
     range: Option<IpNet>,
     commands: mpsc::Sender<Command>,
-    snapshot: Arc<Mutex<Option<Snapshot>>>,
+    snapshot: Arc<Mutex<Snapshot>>,
     task: JoinHandle<()>,
 }
 
@@ -127,10 +127,10 @@ impl PeerEntry {
         self.task
     }
 
-    fn status(&self) -> Option<NeighborStatus> {
-        let status = lock(&self.snapshot).as_ref()?.read();
+    fn status(&self) -> NeighborStatus {
+        let status = lock(&self.snapshot).read();
         // Only a defect ends a task that is still registered. Its connections ended with it.
-        Some(if self.task.is_finished() { status.failed() } else { status })
+        if self.task.is_finished() { status.failed() } else { status }
     }
 }
 
@@ -243,7 +243,7 @@ impl Inner {
             listen: running.listeners.keys().copied().collect(),
             unknown_peers: self.strangers.load(Ordering::Relaxed),
             kernel: KernelCounters::read(),
-            neighbors: running.peers.values().filter_map(PeerEntry::status).collect(),
+            neighbors: running.peers.values().map(PeerEntry::status).collect(),
         }
     }
 
@@ -254,9 +254,7 @@ impl Inner {
     /// The neighbour configured at, or connected from, an address.
     pub fn find(&self, address: IpAddr) -> Option<(mpsc::Sender<Command>, PeerKey)> {
         let running = lock(&self.running);
-        let connected = |peer: &PeerEntry| {
-            lock(&peer.snapshot).as_ref().and_then(Snapshot::remote) == Some(address)
-        };
+        let connected = |peer: &PeerEntry| lock(&peer.snapshot).remote() == Some(address);
         let mut peers = running.peers.iter();
         let (key, peer) = peers.find(|(key, p)| key.address == address || connected(p))?;
         Some((peer.commands.clone(), key.clone()))
@@ -280,7 +278,7 @@ impl Inner {
         previous: Option<JoinHandle<()>>,
     ) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let snapshot = Arc::new(Mutex::new(None));
+        let snapshot = Arc::new(Mutex::new(Snapshot::new(&config)));
         let discovery = key.interface.as_ref().and_then(|i| running.discoveries.get(i));
         let task = self.runtime.spawn(peer::run(peer::Setup {
             key: key.clone(),

@@ -1,5 +1,6 @@
 //! What the operator sees of the speaker; plain data, ready to be serialised.
 
+use crate::bgp::config::NeighborConfig;
 use crate::bgp::fsm::State;
 use crate::bgp::rib::AdjRibOut;
 use crate::bgp::session::{
@@ -106,15 +107,15 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn new(session: &Session) -> Self {
-        let config = session.config();
-        let mut snapshot = Self {
+    /// Before anything has happened.
+    pub fn new(config: &NeighborConfig) -> Self {
+        Self {
             status: NeighborStatus {
                 address: config.address,
                 interface: config.interface.clone(),
                 description: config.description.clone(),
                 state: State::Idle,
-                admin_down: false,
+                admin_down: config.shutdown.is_some(),
                 state_age_ms: 0,
                 retry_in_ms: None,
                 uptime_ms: None,
@@ -122,7 +123,7 @@ impl Snapshot {
                 local: None,
                 remote: None,
                 negotiated: None,
-                local_capabilities: session.our_capabilities(),
+                local_capabilities: Capabilities::default(),
                 peer_capabilities: None,
                 received: MessageCounts::default(),
                 sent: MessageCounts::default(),
@@ -141,9 +142,7 @@ impl Snapshot {
             established_at: None,
             error_at: None,
             down_at: None,
-        };
-        snapshot.refresh(session);
-        snapshot
+        }
     }
 
     /// Brings the snapshot up to date; called after everything a session does.
@@ -152,6 +151,7 @@ impl Snapshot {
         let rib = session.adj_rib_out();
         if status.state != session.state() {
             self.state_since = Instant::now();
+            status.local_capabilities = session.our_capabilities();
             status.negotiated = session.negotiated().cloned();
             status.peer_capabilities = session.peer_capabilities().cloned();
             status.local = session.endpoints().map(|e| e.local);

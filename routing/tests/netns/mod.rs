@@ -67,20 +67,8 @@ impl Net {
         run(&["chown", "-R", "frr:frr", path]);
         let mut frr = Frr { dir: dir.clone(), ns: self.peer.clone(), daemons: Vec::new() };
         for daemon in ["zebra"].iter().chain(daemons) {
-            let file = |suffix: &str| format!("{path}/{daemon}.{suffix}");
-            fs::write(file("conf"), "").unwrap();
-            let binary = format!("/usr/lib/frr/{daemon}");
-            let (conf, pid, log) = (file("conf"), file("pid"), format!("file:{}", file("log")));
-            let zserv = format!("{path}/zserv.api");
-            let mut args = vec![binary.as_str(), "-d", "-f", &conf, "-i", &pid, "-z", &zserv];
-            args.extend(["--vty_socket", path, "-A", "127.0.0.1", "--log", &log]);
-            let control = format!("{path}/bfdd.sock");
-            if *daemon == "bfdd" {
-                args.extend(["--bfdctl", &control]);
-            }
-            run(&["chown", "frr:frr", &conf]);
-            in_ns(&self.peer, &args);
-            frr.daemons.push(pid);
+            fs::write(dir.join(format!("{daemon}.conf")), "").unwrap();
+            frr.start(daemon);
         }
         in_ns(&self.peer, &["vtysh", "--vty_socket", path, "--config_dir", path, "-b"]);
         frr
@@ -156,6 +144,35 @@ pub struct Frr {
 }
 
 impl Frr {
+    fn start(&mut self, daemon: &str) {
+        let path = self.dir.to_str().unwrap();
+        let file = |suffix: &str| format!("{path}/{daemon}.{suffix}");
+        run(&["chown", "frr:frr", &file("conf")]);
+        let binary = format!("/usr/lib/frr/{daemon}");
+        let (conf, pid, log) = (file("conf"), file("pid"), format!("file:{}", file("log")));
+        let (zserv, control) = (format!("{path}/zserv.api"), format!("{path}/bfdd.sock"));
+        let mut args = vec![binary.as_str(), "-d", "-f", &conf, "-i", &pid, "-z", &zserv];
+        args.extend(["--vty_socket", path, "-A", "127.0.0.1", "--log", &log]);
+        if daemon == "bfdd" {
+            args.extend(["--bfdctl", &control]);
+        }
+        in_ns(&self.ns, &args);
+        if !self.daemons.contains(&pid) {
+            self.daemons.push(pid);
+        }
+    }
+
+    /// Ends a daemon in good order.
+    pub fn stop(&self, daemon: &str) {
+        signal_file(&format!("{}/{daemon}.pid", self.dir.display()), Signal::SIGTERM);
+    }
+
+    /// Starts a daemon that was stopped, with the configuration it had.
+    pub fn restart(&mut self, daemon: &str) {
+        fs::copy(self.dir.join("frr.conf"), self.dir.join(format!("{daemon}.conf"))).unwrap();
+        self.start(daemon);
+    }
+
     /// Output of one vtysh command.
     pub fn show(&self, command: &str) -> String {
         let dir = self.dir.to_str().unwrap();
@@ -291,8 +308,12 @@ fn wait(
 
 /// Ends the process named by a pid file of a daemon started here.
 fn end(pid_file: &str) {
+    signal_file(pid_file, Signal::SIGKILL);
+}
+
+fn signal_file(pid_file: &str, signal: Signal) {
     let pid = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok());
     if let Some(pid) = pid {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(pid), signal);
     }
 }

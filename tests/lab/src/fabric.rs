@@ -50,6 +50,15 @@ pub const PORT: u16 = 80;
 /// The router's AS; node N is AS 65000 + N.
 pub const TOR_AS: u32 = 65000;
 
+/// What the nodes speak to the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// eBGP, a session per family.
+    Bgp,
+    /// OSPFv2 and OSPFv3 on point-to-point links in area 0, hellos every second.
+    Ospf,
+}
+
 /// How a fabric differs from the demo's.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -59,6 +68,7 @@ pub struct Options {
     pub backends: u8,
     /// CPU core of each worker of every node.
     pub workers: Vec<usize>,
+    pub speaks: Speaks,
     /// Interval of BFD, both ways; three lost in a row mean down.
     pub bfd: Duration,
     /// Lines added to the end of every node's configuration.
@@ -71,6 +81,7 @@ impl Default for Options {
             nodes: 2,
             backends: 3,
             workers: cores(2),
+            speaks: Speaks::Bgp,
             bfd: Duration::from_millis(100),
             extra: String::new(),
         }
@@ -110,7 +121,12 @@ impl Fabric {
             })
             .collect::<Result<Vec<_>>>()?;
         let fib = Fib::watch(&tor)?;
-        let frr = Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?;
+        let frr = match options.speaks {
+            Speaks::Bgp => Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?,
+            Speaks::Ospf => {
+                Frr::start(&tor, &["bfdd", "ospfd", "ospf6d"], &ospf_router_config(&options))?
+            }
+        };
         Ok(Self { nodes, frr, backends, fib, client, tor, options, lab })
     }
 
@@ -266,6 +282,31 @@ fn node_host(lab: &Lab, tor: &Netns, n: u8) -> Result<Netns> {
     Ok(ns)
 }
 
+fn ospf_router_config(options: &Options) -> String {
+    let bfd = options.bfd.as_millis();
+    let mut config = format!(
+        "hostname tor\n\
+         log timestamp precision 3\n\
+         bfd\n profile lab\n  detect-multiplier 3\n  receive-interval {bfd}\n  \
+         transmit-interval {bfd}\n exit\nexit\n"
+    );
+    for n in 1..=options.nodes {
+        let _ = writeln!(config, "interface n{n}");
+        for v in ["ip ospf", "ipv6 ospf6"] {
+            let _ = write!(
+                config,
+                " {v} area 0\n {v} network point-to-point\n {v} hello-interval 1\n \
+                 {v} dead-interval 3\n {v} bfd\n {v} bfd profile lab\n"
+            );
+        }
+        config.push_str("exit\n");
+    }
+    for (router, id) in [("ospf", "ospf router-id"), ("ospf6", "ospf6 router-id")] {
+        let _ = write!(config, "router {router}\n {id} 10.100.0.1\n maximum-paths 16\nexit\n");
+    }
+    config
+}
+
 fn router_config(options: &Options) -> String {
     let bfd = options.bfd.as_millis();
     let mut peers = String::new();
@@ -322,10 +363,46 @@ fn router_config(options: &Options) -> String {
     )
 }
 
+fn bgp_of_node(n: u8) -> String {
+    let asn = TOR_AS + u32::from(n);
+    format!(
+        r#"[bgp]
+asn = {asn}
+
+[[bgp.neighbor]]
+address = "10.1.{n}.1"
+asn = {TOR_AS}
+hold-time = "3s"
+connect-retry = "1s"
+bfd = true
+
+[[bgp.neighbor]]
+address = "fd00:1:{n}::1"
+asn = {TOR_AS}
+hold-time = "3s"
+connect-retry = "1s"
+bfd = true
+"#
+    )
+}
+
+fn ospf_of_node() -> String {
+    let version = |name: &str| {
+        format!(
+            "[{name}]\nbfd = true\n\n[[{name}.interface]]\nname = \"dn0\"\n\
+             hello-interval = \"1s\"\ndead-interval = \"3s\"\n\n"
+        )
+    };
+    version("ospf") + &version("ospf3")
+}
+
 /// The configuration of node `n`.
 pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
-    let asn = TOR_AS + u32::from(n);
     let [node4, node6] = node_addresses(n);
+    let speaks = match options.speaks {
+        Speaks::Bgp => bgp_of_node(n),
+        Speaks::Ospf => ospf_of_node(),
+    };
     let mut backends = String::new();
     for b in 1..=options.backends {
         for address in backend_addresses(b) {
@@ -373,23 +450,7 @@ multiplier = 3
 [announce]
 drain-wait = "300ms"
 
-[bgp]
-asn = {asn}
-
-[[bgp.neighbor]]
-address = "10.1.{n}.1"
-asn = {TOR_AS}
-hold-time = "3s"
-connect-retry = "1s"
-bfd = true
-
-[[bgp.neighbor]]
-address = "fd00:1:{n}::1"
-asn = {TOR_AS}
-hold-time = "3s"
-connect-retry = "1s"
-bfd = true
-
+{speaks}
 [[service]]
 name = "web"
 vips = ["{VIP4}", "{VIP6}"]

@@ -107,6 +107,18 @@ impl Frr {
         self.daemons.iter_mut().find(|p| p.name() == daemon)
     }
 
+    /// Kill one daemon, as a crash would, and start it again with the configuration from the start.
+    pub fn restart(&mut self, ns: &Netns, name: &str) -> Result<()> {
+        let process = self.process(name).with_context(|| format!("{name} was not started"))?;
+        process.kill()?;
+        let config = fs::read_to_string(self.dir.join("frr.conf"))?;
+        let fresh = self.daemon(ns, name)?;
+        if let Some(process) = self.process(name) {
+            *process = fresh;
+        }
+        self.apply(&config)
+    }
+
     /// The directory of its sockets, logs and configuration.
     pub fn dir(&self) -> &Path {
         &self.dir

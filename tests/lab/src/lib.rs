@@ -23,7 +23,9 @@ mod nginx;
 mod node;
 mod process;
 mod sniff;
+mod stall;
 pub mod story;
+pub mod udp;
 
 mod wait;
 
@@ -39,4 +41,5 @@ pub use nginx::{Access, DOWNLOAD, Nginx};
 pub use node::{Backend, Binaries, Dunlind};
 pub use process::Process;
 pub use sniff::{Sniffer, Syn};
+pub use stall::StallWatch;
 pub use wait::{wait_for, wait_until};

@@ -143,6 +143,19 @@ impl Dunlind {
         run(self.cli().args(args))
     }
 
+    /// `dunlin ARGS` whatever its exit code: for what must be refused.
+    pub fn try_show(&self, args: &[&str]) -> Result<std::process::Output> {
+        self.cli().args(args).output().context("cannot start dunlin")
+    }
+
+    /// Change the configuration file. An edit that changes nothing is an error: it would test nothing.
+    pub fn edit_config(&self, edit: impl FnOnce(&str) -> String) -> Result<()> {
+        let before = fs::read_to_string(self.config_path())?;
+        let after = edit(&before);
+        anyhow::ensure!(before != after, "the edit changes nothing in {}", self.name());
+        self.write_config(&after)
+    }
+
     /// How a person asks it.
     pub fn cli_line(&self) -> String {
         format!("{} --socket {}", self.binaries.dunlin.display(), self.socket().display())

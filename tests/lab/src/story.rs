@@ -5,16 +5,30 @@
 //! tells it in a line or two, and returns what it measured. `cargo xtask demo` runs
 //! [`Story::run`]; the failover tests call the same steps one by one.
 
+mod arms;
+mod backends;
+mod datagrams;
+mod drain;
 mod failures;
+mod flood;
+mod outage;
+mod paths;
+mod reload;
+mod scale;
 mod service;
 mod teller;
 
+pub use datagrams::echo_service;
+pub use drain::Move;
 pub use failures::{BackendDeath, Blackout, Freeze, NodeDeath, Return};
+pub use reload::By;
+pub use scale::Scale;
 pub use service::{Announced, Spread};
 pub use teller::Teller;
 
 use crate::fabric::{Fabric, Options};
 use crate::node::Binaries;
+use crate::stall::StallWatch;
 use anyhow::{Context, Result};
 use std::time::Duration;
 
@@ -26,6 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Story {
     pub fabric: Fabric,
     pub teller: Teller,
+    stalls: StallWatch,
 }
 
 impl Story {
@@ -33,7 +48,7 @@ impl Story {
     pub fn begin(binaries: &Binaries, options: Options, mut teller: Teller) -> Result<Self> {
         teller.step("Lay out the hosts in network namespaces");
         let fabric = Fabric::new(binaries, options)?;
-        let mut story = Self { fabric, teller };
+        let mut story = Self { fabric, teller, stalls: StallWatch::start()? };
         story.laid_out()?;
         Ok(story)
     }
@@ -48,6 +63,20 @@ impl Story {
         self.worker_freezes(1, last).context("a frozen worker")?;
         self.node_dies(1).context("the death of a node")?;
         self.node_returns(1).context("the return of a node")?;
+        Ok(())
+    }
+
+    /// Tell a failure: what failed, where the logs stay, and whether the machine may be to blame.
+    pub fn failed(&mut self, error: &anyhow::Error) -> Result<()> {
+        self.teller.fail(&format!("{error:#}"));
+        let logs = self.fabric.lab.keep_logs()?;
+        self.teller.note(&format!("logs: {}", logs.display()));
+        let (worst, ago) = self.stalls.worst();
+        self.teller.note(&format!(
+            "the machine kept this program from running for up to {} ({} ago)",
+            teller::short(worst),
+            teller::short(ago)
+        ));
         Ok(())
     }
 

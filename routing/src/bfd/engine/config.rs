@@ -61,6 +61,20 @@ pub struct Key {
     pub multihop: bool,
 }
 
+impl Key {
+    /// How much it leaves open: 2 is nothing.
+    pub(super) fn specificity(&self) -> u8 {
+        u8::from(self.interface.is_some()) + u8::from(self.local.is_some())
+    }
+
+    /// Whether a session with the key `other` is one that this key asks for.
+    pub(super) fn is_met_by(&self, other: &Self) -> bool {
+        (self.peer, self.multihop) == (other.peer, other.multihop)
+            && (self.local.is_none() || self.local == other.local)
+            && (self.interface.is_none() || self.interface == other.interface)
+    }
+}
+
 impl SessionConfig {
     pub(super) fn key(&self) -> Key {
         Key {

@@ -226,3 +226,26 @@ fn what_cannot_be_a_session_is_refused_and_changes_nothing() {
     assert!(matches!(result, Err(ConfigError::Conflict { .. })));
     assert_eq!(engine.session(only(&engine)).unwrap().clients, ["bgp"]);
 }
+
+#[test]
+fn wish_that_leaves_the_ends_open_is_met_by_a_session_that_names_them() {
+    let exact = SessionConfig {
+        local: Some("192.0.2.9".parse().unwrap()),
+        interface: Some("eth0".into()),
+        min_tx: ms(300),
+        ..config("192.0.2.1")
+    };
+    let mut engine = engine(vec![exact.clone()]);
+    let id = only(&engine);
+    engine.set_sessions("ospf", vec![config("192.0.2.1"), config("192.0.2.2")], ms(1)).unwrap();
+    let peers: Vec<(u32, String)> =
+        engine.sessions().map(|(id, e)| (id, e.key.peer.to_string())).collect();
+    assert_eq!(peers.len(), 2, "{peers:?}");
+    let entry = engine.session(id).unwrap();
+    assert_eq!(entry.clients, ["bgp", "ospf"]);
+    assert_eq!(entry.session.timers().min_tx_us, 50_000);
+    // Other ends: another session.
+    let elsewhere = SessionConfig { interface: Some("eth1".into()), ..exact };
+    engine.set_sessions("third", vec![elsewhere], ms(2)).unwrap();
+    assert_eq!(engine.sessions().count(), 3);
+}

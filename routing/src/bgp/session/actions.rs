@@ -4,7 +4,7 @@ use super::{Cause, Output, Session, Slot};
 use crate::bgp::connection::{Connection, OPEN_HOLD, Timers};
 use crate::bgp::fsm::{Action, Event, State};
 use crate::bgp::rib::AdjRibOut;
-use crate::bgp::wire::{Message, MessageKind, Notification, cease, code};
+use crate::bgp::wire::{Families, Family, Message, MessageKind, Notification, cease, code};
 use std::time::{Duration, Instant};
 
 /// Longest time a dial may take.
@@ -13,7 +13,11 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 /// A session that lasted this long is forgiven its earlier failures.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Routes of a peer that restarts are not kept longer, whatever it asks for.
+const LONGEST_STALE: Duration = Duration::from_secs(180);
+
 impl Session {
+    /// Does one action of a transition out of `from`.
     pub(super) fn act(
         &mut self,
         slot: Slot,
@@ -24,67 +28,18 @@ impl Session {
         now: Instant,
     ) {
         match action {
-            Action::Dial => {
-                let id = self.new_id();
-                let timers = self.primary.timers;
-                self.primary.reset(id);
-                self.primary.timers.connect_retry = timers.connect_retry;
-                self.primary.open = true;
-                self.outputs.push_back(Output::Dial(id));
-            }
+            Action::Dial => self.dial(),
             Action::StartConnectRetry => self.start_connect_retry(slot, now),
-            Action::SendOpen => {
-                let open = self.our_open();
-                let conn = self.at(slot);
-                conn.timers = Timers { hold: Some(now + OPEN_HOLD), ..Default::default() };
-                open.encode(conn.sending_mut());
-                self.sent.add(MessageKind::Open);
-            }
-            Action::Confirm => {
-                let jitter = self.jitter();
-                let conn = self.at(slot);
-                if let Some(negotiated) = &conn.negotiated {
-                    let (hold, keepalive) = (negotiated.hold_time, negotiated.keepalive);
-                    conn.timers.hold = (!hold.is_zero()).then(|| now + hold);
-                    conn.timers.keepalive =
-                        (!hold.is_zero()).then(|| now + keepalive.mul_f64(jitter));
-                }
-                Message::encode_keepalive(conn.sending_mut());
-                self.sent.add(MessageKind::Keepalive);
-            }
-            Action::SendKeepalive => {
-                let jitter = self.jitter();
-                let conn = self.at(slot);
-                let interval = conn.negotiated.as_ref().map(|n| n.keepalive);
-                conn.timers.keepalive = interval.map(|i| now + i.mul_f64(jitter));
-                // Whatever waits to be sent is as good a sign of life.
-                if conn.sending().is_empty() {
-                    Message::encode_keepalive(conn.sending_mut());
-                    self.sent.add(MessageKind::Keepalive);
-                }
-            }
+            Action::SendOpen => self.send_open(slot, now),
+            Action::Confirm => self.confirm(slot, now),
+            Action::SendKeepalive => self.send_keepalive(slot, now),
             Action::RestartHold => {
                 let conn = self.at(slot);
                 let hold = conn.negotiated.as_ref().map(|n| n.hold_time);
                 conn.timers.hold = hold.filter(|h| !h.is_zero()).map(|h| now + h);
             }
-            Action::Up => {
-                if let Some(ctx) = self.export_context(slot) {
-                    self.rib = Some(AdjRibOut::new(ctx, &self.wanted));
-                }
-                self.established_at = Some(now);
-                self.established_count += 1;
-            }
-            Action::Down => {
-                self.rib = None;
-                self.routes_changed |= !self.import.routes().is_empty();
-                self.import.clear();
-                let stable = self.established_at.take().is_some_and(|t| now - t >= STABLE_AFTER);
-                if stable {
-                    self.failures = 0;
-                    self.offences = 0;
-                }
-            }
+            Action::Up => self.up(slot, now),
+            Action::Down => self.down(slot, event, now),
             Action::Deliver => {}
             Action::Notify => {
                 if let Some(notification) = notification(from, event, cause) {
@@ -106,6 +61,90 @@ impl Session {
                 self.offences = self.offences.saturating_add(u32::from(event == Event::Malformed));
                 let wait = self.back_off();
                 self.at(slot).timers.idle_hold = Some(now + wait);
+            }
+        }
+    }
+
+    fn dial(&mut self) {
+        let id = self.new_id();
+        let timeout = self.primary.timers.connect_retry;
+        self.primary.reset(id);
+        self.primary.timers.connect_retry = timeout;
+        self.primary.open = true;
+        self.outputs.push_back(Output::Dial(id));
+    }
+
+    fn send_open(&mut self, slot: Slot, now: Instant) {
+        let open = self.our_open();
+        let conn = self.at(slot);
+        conn.timers = Timers { hold: Some(now + OPEN_HOLD), ..Default::default() };
+        open.encode(conn.sending_mut());
+        self.sent.add(MessageKind::Open);
+    }
+
+    fn confirm(&mut self, slot: Slot, now: Instant) {
+        let jitter = self.jitter();
+        let conn = self.at(slot);
+        if let Some(negotiated) = &conn.negotiated {
+            let (hold, keepalive) = (negotiated.hold_time, negotiated.keepalive);
+            conn.timers.hold = (!hold.is_zero()).then(|| now + hold);
+            conn.timers.keepalive = (!hold.is_zero()).then(|| now + keepalive.mul_f64(jitter));
+        }
+        Message::encode_keepalive(conn.sending_mut());
+        self.sent.add(MessageKind::Keepalive);
+    }
+
+    fn send_keepalive(&mut self, slot: Slot, now: Instant) {
+        let jitter = self.jitter();
+        let conn = self.at(slot);
+        let interval = conn.negotiated.as_ref().map(|n| n.keepalive);
+        conn.timers.keepalive = interval.map(|i| now + i.mul_f64(jitter));
+        // Whatever waits to be sent is as good a sign of life.
+        if conn.sending().is_empty() {
+            Message::encode_keepalive(conn.sending_mut());
+            self.sent.add(MessageKind::Keepalive);
+        }
+    }
+
+    fn up(&mut self, slot: Slot, now: Instant) {
+        if let Some(ctx) = self.export_context(slot) {
+            self.rib = Some(AdjRibOut::new(ctx, &self.wanted));
+        }
+        self.established_at = Some(now);
+        self.established_count += 1;
+        // RFC 4724 §4.2: what the peer did not preserve is not to be used any longer; what it
+        // did, until it has announced anew.
+        let preserved = self.at(slot).preserved();
+        let gone = Family::ALL.into_iter().filter(|f| !preserved.contains(*f));
+        for family in gone {
+            self.routes_changed |= self.import.drop_stale(family);
+        }
+        self.stale_until = self.import.has_stale().then(|| now + LONGEST_STALE);
+    }
+
+    fn down(&mut self, slot: Slot, event: Event, now: Instant) {
+        self.rib = None;
+        let stable = self.established_at.take().is_some_and(|t| now - t >= STABLE_AFTER);
+        if stable {
+            self.failures = 0;
+            self.offences = 0;
+        }
+        // RFC 4724 §4.2: a peer that said it would restart without ceasing to forward is taken
+        // at its word, if its connection breaks without a NOTIFICATION.
+        let restart = self.at(slot).restart().filter(|_| event == Event::ConnectionFails);
+        let preserved = restart.map_or(Families::default(), |r| r.preserved);
+        self.routes_changed |= self.import.retain_stale(preserved);
+        let time = restart.map_or(0, |r| u64::from(r.restart_time));
+        let until = now + Duration::from_secs(time).min(LONGEST_STALE);
+        self.stale_until = self.import.has_stale().then_some(until);
+    }
+
+    /// The peer did not come back, or did not announce what it had, in time.
+    pub(super) fn expire_stale(&mut self, now: Instant) {
+        if self.stale_until.is_some_and(|t| t <= now) {
+            self.stale_until = None;
+            for family in Family::ALL {
+                self.routes_changed |= self.import.drop_stale(family);
             }
         }
     }

@@ -9,6 +9,9 @@ use crate::bgp::wire::{
 };
 use std::time::Duration;
 
+mod collisions;
+mod routes;
+
 const LOCAL: LocalConfig = LocalConfig { asn: 65001, router_id: Ipv4Addr::new(10, 0, 0, 1) };
 
 fn config() -> NeighborConfig {
@@ -323,46 +326,6 @@ fn messages_out_of_place_are_fsm_errors_of_the_state() {
     assert_eq!(bench.notified, [(id, (5, 3))], "open in Established");
 }
 
-/// RFC 4271 §6.8: of two connections the one dialled by the higher identifier stays.
-#[test]
-fn collisions_end_with_the_connection_of_the_higher_identifier() {
-    for (theirs, ours_stays) in [(2, false), (0, true)] {
-        for accepted_first in [false, true] {
-            let mut bench = Bench::new(config());
-            let open = Open { router_id: Ipv4Addr::new(10, 0, 0, theirs), ..peer_open() };
-            let accepted = bench.accepted().expect("a second connection is taken");
-            let dialled = bench.dialled();
-            let (first, second) =
-                if accepted_first { (accepted, dialled) } else { (dialled, accepted) };
-            bench.open(first, &open);
-            assert_eq!(bench.notified, [], "one OPEN decides nothing");
-            bench.open(second, &open);
-            let (stays, goes) = if ours_stays { (dialled, accepted) } else { (accepted, dialled) };
-            let what = format!("peer .{theirs}, accepted first: {accepted_first}");
-            assert_eq!(bench.notified, [(goes, (6, 7))], "{what}");
-            bench.keepalive(stays);
-            assert_eq!(bench.session.state(), State::Established, "{what}");
-            assert!(bench.session.last_error().is_none(), "{what}: not an error");
-            assert_eq!(bench.dials.len(), 1, "{what}: no more dials");
-        }
-    }
-}
-
-#[test]
-fn an_established_session_is_not_disturbed_by_another_connection() {
-    let (mut bench, id) = Bench::established(config());
-    let intruder = bench.accepted().unwrap();
-    bench.open(intruder, &peer_open());
-    assert_eq!(bench.notified, [(intruder, (6, 7))]);
-    bench.keepalive(id);
-    assert_eq!(bench.session.state(), State::Established);
-    let second = bench.accepted().unwrap();
-    let third = bench.accepted().expect("the peer gave up on the second");
-    assert!(bench.closed.contains(&second));
-    bench.session.handle_closed(third, "reset", bench.now);
-    assert_eq!(bench.session.state(), State::Established);
-}
-
 #[test]
 fn bfd_ends_only_sessions_that_are_up() {
     let mut bench = Bench::new(config());
@@ -397,24 +360,6 @@ fn a_stopped_session_stays_down_and_refuses() {
     let configured = Bench::new(NeighborConfig { shutdown: Some(String::new()), ..config() });
     assert_eq!(configured.session.state(), State::Idle);
     assert!(configured.dials.is_empty());
-}
-
-#[test]
-fn too_many_prefixes_end_the_session() {
-    let import = Import::DefaultRoute;
-    let (mut bench, id) =
-        Bench::established(NeighborConfig { import, max_prefixes: 0, ..config() });
-    let attributes = "400101004002060201 0000fde8 400304 0a000002".replace(' ', "");
-    let mut update = vec![0xff; 16];
-    let body: Vec<u8> = (0..attributes.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&attributes[i..i + 2], 16).unwrap())
-        .collect();
-    update.extend([0, 24 + body.len() as u8, 2, 0, 0, 0, body.len() as u8]);
-    update.extend(body);
-    update.push(0);
-    bench.hear(id, &update);
-    assert_eq!(bench.notified, [(id, (6, 1))]);
 }
 
 #[test]
@@ -453,6 +398,19 @@ fn a_peer_that_keeps_erring_is_kept_waiting() {
     assert_eq!(refused, 16, "after some patience, back-off counts");
     bench.wait(40);
     assert!(bench.accepted().is_some(), "and it is given another chance");
+}
+
+#[test]
+fn a_neighbour_that_shows_up_is_dialled_at_once() {
+    let mut bench = Bench::new(config());
+    let id = bench.dials[0];
+    bench.session.handle_closed(id, "connection refused", bench.now);
+    bench.session.handle_reachable(bench.now);
+    bench.follow();
+    assert_eq!((bench.session.state(), bench.dials.len()), (State::Connect, 2));
+    bench.session.handle_reachable(bench.now);
+    bench.follow();
+    assert_eq!(bench.dials.len(), 2, "once");
 }
 
 #[test]

@@ -131,6 +131,46 @@ impl Attributes {
             put(out, optional, kind::ONLY_TO_CUSTOMER, &asn.to_be_bytes());
         }
     }
+
+    /// One of the three community attributes: what is wrong with it, if anything
+    /// (RFC 7606 §7.8, §7.14; RFC 8092 §6).
+    fn read_communities(&mut self, kind: u8, value: &[u8]) -> Option<&'static str> {
+        match kind {
+            kind::COMMUNITIES => match chunks::<4>(value) {
+                Some(all) => {
+                    self.communities = all
+                        .iter()
+                        .map(|&[a, b, c, d]| {
+                            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+                        })
+                        .collect();
+                    None
+                }
+                None => Some("malformed COMMUNITIES"),
+            },
+            kind::EXTENDED_COMMUNITIES => match chunks::<8>(value) {
+                Some(all) => {
+                    self.extended_communities = all.to_vec();
+                    None
+                }
+                None => Some("malformed EXTENDED COMMUNITIES"),
+            },
+            kind::LARGE_COMMUNITIES => match chunks::<4>(value) {
+                Some(all) if all.len() % 3 == 0 => {
+                    self.large_communities = all
+                        .chunks_exact(3)
+                        .map(|c| {
+                            let [a, b, c] = [0, 1, 2].map(|i| u32::from_be_bytes(c[i]));
+                            (a, b, c)
+                        })
+                        .collect();
+                    None
+                }
+                _ => Some("malformed LARGE COMMUNITIES"),
+            },
+            _ => None,
+        }
+    }
 }
 
 /// Appends one attribute.
@@ -255,38 +295,9 @@ impl<'a> Parsed<'a> {
             kind::ORIGINATOR_ID => (value.len() != 4).then_some("malformed ORIGINATOR_ID"),
             kind::CLUSTER_LIST => (value.is_empty() || !value.len().is_multiple_of(4))
                 .then_some("malformed CLUSTER_LIST"),
-            kind::COMMUNITIES => match chunks::<4>(value) {
-                Some(all) => {
-                    attributes.communities = all
-                        .iter()
-                        .map(|&[a, b, c, d]| {
-                            (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
-                        })
-                        .collect();
-                    None
-                }
-                None => Some("malformed COMMUNITIES"),
-            },
-            kind::EXTENDED_COMMUNITIES => match chunks::<8>(value) {
-                Some(all) => {
-                    attributes.extended_communities = all.to_vec();
-                    None
-                }
-                None => Some("malformed EXTENDED COMMUNITIES"),
-            },
-            kind::LARGE_COMMUNITIES => match chunks::<4>(value) {
-                Some(all) if all.len() % 3 == 0 => {
-                    attributes.large_communities = all
-                        .chunks_exact(3)
-                        .map(|c| {
-                            let [a, b, c] = [0, 1, 2].map(|i| u32::from_be_bytes(c[i]));
-                            (a, b, c)
-                        })
-                        .collect();
-                    None
-                }
-                _ => Some("malformed LARGE COMMUNITIES"),
-            },
+            kind::COMMUNITIES | kind::EXTENDED_COMMUNITIES | kind::LARGE_COMMUNITIES => {
+                attributes.read_communities(kind, value)
+            }
             kind::ONLY_TO_CUSTOMER => {
                 attributes.only_to_customer = four(value);
                 attributes.only_to_customer.is_none().then_some("malformed ONLY_TO_CUSTOMER")

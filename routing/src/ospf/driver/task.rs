@@ -285,13 +285,13 @@ impl Task {
             .map(|(interface, peer)| SessionConfig {
                 peer,
                 local: None,
-                // An IPv4 neighbour may be shared with BGP, which names no interface.
+                // Left open for IPv4, so that a session that BGP has with the neighbour will do.
                 interface: peer.is_ipv6().then(|| interface.to_owned()),
                 multihop: false,
                 min_tx: timers.min_tx,
                 min_rx: timers.min_rx,
                 multiplier: timers.multiplier,
-                auth: None,
+                auth: timers.auth.clone(),
             })
             .collect();
         if sessions == self.watched {

@@ -107,7 +107,12 @@ impl Instance {
     pub(super) fn neighbor_timers(&mut self, index: u32, id: u32) {
         let now = self.core.now;
         let due = |at: Option<_>| at.is_some_and(|at| at <= now);
+        self.stop_helping_in_time(index, id);
         let Some(neighbor) = self.neighbor_mut(index, id) else { return };
+        if let Some(until) = neighbor.helping_until {
+            // Silence is expected of a router that restarts.
+            neighbor.inactive_at = neighbor.inactive_at.max(until);
+        }
         if neighbor.inactive_at <= now {
             self.neighbor_event(index, id, Event::InactivityTimer);
             return;

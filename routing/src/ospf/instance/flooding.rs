@@ -129,9 +129,11 @@ impl Instance {
         if too_soon || (self.db.is_full() && self.db.get(&key).is_none()) {
             return Reply::Nothing;
         }
+        self.consider_grace(index, &lsa);
         self.install(key, lsa, true, None);
         let flooded_back = self.flood(key, Some((index, id)));
-        if self.is_own(&key) {
+        let own = self.is_own(&key);
+        if own {
             // §13.4: an instance from before a restart, or one that somebody flushed.
             self.originated.reissue.insert(key);
             self.originated.dirty = true;
@@ -142,7 +144,9 @@ impl Instance {
         if let Some(neighbor) = interface.neighbors.get_mut(&id) {
             Self::request_satisfied(neighbor, &key);
         }
-        if flooded_back || (backup && !from_designated) {
+        // The newer instance that answers it acknowledges it; an acknowledgment of its own might come
+        // after that and be taken for one of the same instance, learned anew from elsewhere.
+        if own || flooded_back || (backup && !from_designated) {
             Reply::Nothing
         } else {
             Reply::DelayedAck(header)
@@ -196,6 +200,12 @@ impl Instance {
         flooded: bool,
         attention: Option<Duration>,
     ) {
+        let changed = self.db.get(&key).is_none_or(|entry| {
+            entry.lsa().body() != lsa.body() || entry.is_max_age(self.core.now)
+        });
+        if changed || lsa.header.age >= MAX_AGE {
+            self.topology_changed(&key);
+        }
         for neighbor in self.interfaces.values_mut().flat_map(|i| i.neighbors.values_mut()) {
             neighbor.forget_retransmission(&key);
         }
@@ -344,7 +354,13 @@ impl Instance {
     pub(super) fn send_delayed_acks(&mut self, index: u32) {
         let Some(interface) = self.interfaces.get_mut(&index) else { return };
         interface.ack_at = None;
-        let acks = std::mem::take(&mut interface.acks);
+        let mut acks = std::mem::take(&mut interface.acks);
+        // What was overtaken in the meantime is answered by what overtook it.
+        acks.retain(|header| {
+            let key = self.db_key(header.key, index);
+            let have = self.db.get(&key).map(|entry| entry.header(self.core.now));
+            have.is_none_or(|have| header.compare(&have) != Ordering::Less)
+        });
         self.send_acks(index, None, acks);
     }
 
@@ -373,6 +389,7 @@ impl Instance {
     /// Floods an LSA at MaxAge, so that everyone removes it (§14).
     pub(super) fn expire(&mut self, key: DbKey) {
         if self.db.expire(&key, self.core.now) {
+            self.topology_changed(&key);
             for neighbor in self.interfaces.values_mut().flat_map(|i| i.neighbors.values_mut()) {
                 neighbor.forget_retransmission(&key);
             }

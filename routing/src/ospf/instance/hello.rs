@@ -92,6 +92,11 @@ impl Instance {
     pub(super) fn interface_event(&mut self, index: u32, event: interface::Event) {
         let Some(interface) = self.interfaces.get(&index) else { return };
         let config = &interface.config;
+        let helping = interface.neighbors.values().any(|n| n.helping_until.is_some());
+        if event == interface::Event::NeighborChange && helping {
+            // RFC 3623 §3.1: a designated router that restarts stays designated.
+            return;
+        }
         match interface::next(interface.state, event, config.network, config.priority) {
             Next::Stay => {}
             Next::Go(state) => self.enter(index, state),

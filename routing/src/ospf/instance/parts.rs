@@ -314,6 +314,8 @@ pub struct Neighbor {
     /// The Link state retransmission list: when each is due again.
     pub(in crate::ospf) retransmit: BTreeMap<DbKey, Instant>,
     pub(super) retransmit_at: Option<Instant>,
+    /// It restarts gracefully, and this router helps until then (see [`super::grace`]).
+    pub(in crate::ospf) helping_until: Option<Instant>,
     /// Last cryptographic sequence number, by packet type.
     pub(super) auth_sequence: [u64; 6],
 }
@@ -342,12 +344,20 @@ impl Neighbor {
             request_at: None,
             retransmit: BTreeMap::new(),
             retransmit_at: None,
+            helping_until: None,
             auth_sequence: [0; 6],
         }
     }
 
-    fn timers(&self) -> [Option<Instant>; 4] {
-        [Some(self.inactive_at), self.dd_at, self.request_at, self.retransmit_at]
+    fn timers(&self) -> [Option<Instant>; 5] {
+        let exchange = [self.dd_at, self.request_at, self.retransmit_at];
+        let [dd, request, retransmit] = exchange;
+        [Some(self.inactive_at), dd, request, retransmit, self.helping_until]
+    }
+
+    /// Whether this router's LSAs show the adjacency.
+    pub(super) fn is_announced(&self) -> bool {
+        self.state == NeighborState::Full || self.helping_until.is_some()
     }
 
     /// How it is named as designated router: by address (OSPFv2) or router ID (OSPFv3).

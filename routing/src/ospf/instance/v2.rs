@@ -2,12 +2,11 @@
 //! 3101).
 
 use super::originate::{Draft, Drafts};
-use super::parts::{Core, Interface};
+use super::parts::{Core, Interface, Neighbor};
 use crate::ospf::config::{AreaKind, NetworkKind};
 use crate::ospf::interface::State;
 use crate::ospf::lsa::{LsaKey, v2};
 use crate::ospf::lsdb::DbKey;
-use crate::ospf::neighbor::State as NeighborState;
 use crate::ospf::packet::options;
 use crate::{OspfAttributes, OspfKind};
 use ipnet::{IpNet, Ipv4Net};
@@ -85,7 +84,7 @@ impl RouterLsa {
             State::Down | State::Loopback => return,
             State::PointToPoint => {
                 for neighbor in interface.neighbors.values() {
-                    if neighbor.state == NeighborState::Full {
+                    if neighbor.is_announced() {
                         let id = neighbor.router_id;
                         self.links.push((id, address, LINK_POINT_TO_POINT, MAX_LINK_METRIC));
                     }
@@ -94,14 +93,11 @@ impl RouterLsa {
             State::Waiting => {}
             State::DrOther | State::Backup | State::Dr => {
                 let full = |name| {
-                    interface
-                        .neighbors
-                        .values()
-                        .any(|n| n.state == NeighborState::Full && name == n.name())
+                    interface.neighbors.values().any(|n| n.is_announced() && name == n.name())
                 };
                 let own = interface.state == State::Dr;
                 let transit = if own {
-                    interface.neighbors.values().any(|n| n.state == NeighborState::Full)
+                    interface.neighbors.values().any(Neighbor::is_announced)
                 } else {
                     full(interface.designated)
                 };
@@ -146,7 +142,7 @@ impl RouterLsa {
 /// §12.4.2: only the designated router speaks for the network.
 fn add_network(core: &Core, interface: &Interface, drafts: &mut Drafts) {
     let Some(net) = interface.link.v4 else { return };
-    let full = || interface.neighbors.values().filter(|n| n.state == NeighborState::Full);
+    let full = || interface.neighbors.values().filter(|n| n.is_announced());
     let broadcast = interface.config.network == NetworkKind::Broadcast;
     if !broadcast || interface.state != State::Dr || full().next().is_none() {
         return;

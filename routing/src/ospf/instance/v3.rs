@@ -11,7 +11,6 @@ use crate::ospf::config::{AreaKind, NetworkKind};
 use crate::ospf::interface::State;
 use crate::ospf::lsa::{LsaKey, v3};
 use crate::ospf::lsdb::{DbKey, Lsdb};
-use crate::ospf::neighbor::State as NeighborState;
 use crate::ospf::packet::options;
 use crate::{OspfAttributes, OspfKind};
 use ipnet::{IpNet, Ipv6Net};
@@ -147,7 +146,7 @@ fn add_links(interface: &Interface, own_id: u32, links: &mut Vec<u8>) -> bool {
             links.extend_from_slice(&word.to_be_bytes());
         }
     };
-    let full = || interface.neighbors.values().filter(|n| n.state == NeighborState::Full);
+    let full = || interface.neighbors.values().filter(|n| n.is_announced());
     match interface.state {
         State::PointToPoint => {
             for neighbor in full() {
@@ -190,12 +189,8 @@ fn add_network(core: &Core, index: u32, interface: &Interface, db: &Lsdb, drafts
     if interface.config.network != NetworkKind::Broadcast {
         return;
     }
-    let full: Vec<u32> = interface
-        .neighbors
-        .values()
-        .filter(|n| n.state == NeighborState::Full)
-        .map(|n| n.router_id)
-        .collect();
+    let full: Vec<u32> =
+        interface.neighbors.values().filter(|n| n.is_announced()).map(|n| n.router_id).collect();
     let mut all_options = router_options(core);
     let mut prefixes: BTreeSet<Ipv6Net> = interface.link.v6.iter().map(Ipv6Net::trunc).collect();
     for (key, entry) in db.iter() {

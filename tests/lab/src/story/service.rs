@@ -145,8 +145,9 @@ impl Story {
             wait_for(&format!("healthy backends on {}", node.name()), PATIENCE, || {
                 let backends = node.backends()?;
                 let ill: Vec<_> = backends.iter().filter(|b| !b.healthy()).collect();
+                let web = backends.iter().filter(|b| b.service == "web").count();
                 ensure!(
-                    ill.is_empty() && backends.len() == self.fabric.backends.len() * 2,
+                    ill.is_empty() && web == self.fabric.backends.len() * 2,
                     "{ill:?} of {}",
                     backends.len()
                 );
@@ -171,7 +172,7 @@ impl Story {
     }
 
     /// Connections opened so far, by node, over both VIPs.
-    fn connections(&self) -> Result<Vec<u64>> {
+    pub(super) fn connections(&self) -> Result<Vec<u64>> {
         let nodes = self.fabric.nodes.iter();
         nodes
             .map(|node| {
