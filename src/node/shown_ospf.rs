@@ -46,6 +46,7 @@ pub fn ospf(status: &InstanceStatus) -> OspfInfo {
             })
             .collect(),
         packets: packets(&status.counters),
+        packets_sent: status.counters.sent,
         refused: status
             .refused
             .iter()
@@ -119,7 +120,6 @@ fn known(router: Ipv4Addr) -> Option<Ipv4Addr> {
 fn packets(counters: &Counters) -> OspfPackets {
     OspfPackets {
         received: counters.received,
-        sent: counters.sent,
         dropped_auth: counters.dropped_auth,
         dropped_malformed: counters.dropped_malformed,
         dropped_hello_mismatch: counters.dropped_hello_mismatch,

@@ -24,12 +24,8 @@ pub fn ospf() -> Vec<OspfInfo> {
         designated: Some(Ipv4Addr::new(10, 0, 1, 254)),
         backup: None,
     };
-    let packets = OspfPackets {
-        received: 19_204,
-        sent: 18_911,
-        dropped_hello_mismatch: 12,
-        ..OspfPackets::default()
-    };
+    let packets =
+        OspfPackets { received: 19_204, dropped_hello_mismatch: 12, ..OspfPackets::default() };
     vec![
         OspfInfo {
             version: 2,
@@ -59,6 +55,7 @@ pub fn ospf() -> Vec<OspfInfo> {
             ],
             database: vec![lsas("router", 3, 1), lsas("network", 1, 0)],
             packets,
+            packets_sent: 18_911,
             refused: vec![RefusedPrefix {
                 prefix: "203.0.113.9/32".to_owned(),
                 reason: "a stub area takes no external routes".to_owned(),
@@ -81,6 +78,7 @@ pub fn ospf() -> Vec<OspfInfo> {
             neighbors: Vec::new(),
             database: Vec::new(),
             packets: OspfPackets::default(),
+            packets_sent: 0,
             refused: Vec::new(),
         },
     ]

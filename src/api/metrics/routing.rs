@@ -166,7 +166,7 @@ pub(super) fn ospf(out: &mut Exposition, versions: &[OspfInfo]) {
     }
     out.family("dunlin_ospf_packets_total", Kind::Counter, "OSPF packets, by direction.");
     for ospf in versions {
-        for (direction, count) in [("received", ospf.packets.received), ("sent", ospf.packets.sent)]
+        for (direction, count) in [("received", ospf.packets.received), ("sent", ospf.packets_sent)]
         {
             let labels =
                 [("version", ospf.version.to_string()), ("direction", direction.to_owned())];

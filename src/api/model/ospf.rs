@@ -45,6 +45,7 @@ pub struct OspfInfo {
     /// The link-state database, by type of LSA.
     pub database: Vec<OspfLsaCount>,
     pub packets: OspfPackets,
+    pub packets_sent: u64,
     /// Wanted, but OSPF cannot carry them.
     pub refused: Vec<RefusedPrefix>,
 }
@@ -95,11 +96,10 @@ pub struct OspfLsaCount {
     pub own: u64,
 }
 
-/// Packets, the dropped ones by reason.
+/// Packets received, and of these the dropped ones by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OspfPackets {
     pub received: u64,
-    pub sent: u64,
     pub dropped_auth: u64,
     pub dropped_malformed: u64,
     /// Intervals, mask or area type differ from ours.

@@ -69,7 +69,6 @@ fn interfaces(ospf: &OspfInfo, style: Style) -> String {
         .text("DR")
         .text("BACKUP")
         .number("RECEIVED")
-        .number("SENT")
         .number("DROPPED");
     for interface in &ospf.interfaces {
         let tone = match interface.state {
@@ -87,7 +86,6 @@ fn interfaces(ospf: &OspfInfo, style: Style) -> String {
             .cell(router(interface.designated))
             .cell(router(interface.backup))
             .cell(human::exact(interface.packets.received))
-            .cell(human::exact(interface.packets.sent))
             .cell(human::exact(dropped));
     }
     table.render(style)

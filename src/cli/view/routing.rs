@@ -113,6 +113,8 @@ pub(super) fn bfd_tone(state: BfdState) -> Tone {
 
 fn error_text(error: &BgpErrorInfo) -> String {
     let code = error.code.map_or_else(String::new, |(code, sub)| format!(" ({code}/{sub})"));
+    // A NOTIFICATION in words may name its codes itself.
+    let code = if error.text.contains(code.trim_start()) { String::new() } else { code };
     let direction = match error.direction {
         Direction::Sent => "we sent: ",
         Direction::Received => "peer sent: ",
