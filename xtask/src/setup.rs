@@ -44,7 +44,9 @@ const PACKAGES: &[Package] = &[
     package("nginx", Purpose::Demo, "the backends"),
     package("curl", Purpose::Demo, "for playing with a lab that stays up"),
     package("bird2", Purpose::Test, "a second router to interoperate with"),
-    package("dpdk-dev", Purpose::Bench, "dpdk-testpmd, the measure of forwarding"),
+    package("iputils-ping", Purpose::Test, "pings the VIPs"),
+    package("procps", Purpose::Test, "sysctl, in the namespaces of tests"),
+    package("dpdk-dev", Purpose::Bench, "dpdk-testpmd: opens devices as we do, and is the measure of forwarding"),
     package("valgrind", Purpose::Bench, "counts instructions"),
 ];
 

@@ -148,7 +148,8 @@ pub fn run(names: &[String]) -> Result<()> {
     }
     let lab = chosen.iter().any(|g| ["interop", "lab"].contains(&g.name));
     setup::install(if lab { Purpose::Test } else { Purpose::Build })?;
-    if chosen.iter().any(|g| g.name == "instructions") {
+    // Both use what the benches use: valgrind, dpdk-testpmd.
+    if chosen.iter().any(|g| ["instructions", "kni"].contains(&g.name)) {
         setup::install(Purpose::Bench)?;
     }
     let targets = Targets::find()?;
