@@ -46,7 +46,11 @@ const PACKAGES: &[Package] = &[
     package("bird2", Purpose::Test, "a second router to interoperate with"),
     package("iputils-ping", Purpose::Test, "pings the VIPs"),
     package("procps", Purpose::Test, "sysctl, in the namespaces of tests"),
-    package("dpdk-dev", Purpose::Bench, "dpdk-testpmd: opens devices as we do, and is the measure of forwarding"),
+    package(
+        "dpdk-dev",
+        Purpose::Bench,
+        "dpdk-testpmd: opens devices as we do, and is the measure of forwarding",
+    ),
     package("valgrind", Purpose::Bench, "counts instructions"),
 ];
 
