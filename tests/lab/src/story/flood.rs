@@ -5,6 +5,7 @@ use crate::fabric::{Fabric, VIP4};
 use crate::udp::Flood;
 use crate::wait::wait_until;
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ impl Story {
     /// Up to `rate` small datagrams a second to a port of a VIP that has no service.
     pub fn flooded(&mut self, rate: u32) -> Result<f64> {
         self.teller.step(&format!("Flood a VIP with up to {rate} datagrams per second"));
+        wait_until("BFD up on every node", PATIENCE, || {
+            self.bfd_sessions().is_ok_and(|all| all.iter().all(|s| s["state"] == "up"))
+        })?;
         let sessions = self.sessions_came_up()?;
         let ups = self.bfd_came_up()?;
         let received = self.received()?;
@@ -45,14 +49,18 @@ impl Story {
 
     /// How often each BFD session came up.
     fn bfd_came_up(&self) -> Result<Vec<u64>> {
-        let mut ups = Vec::new();
+        Ok(self.bfd_sessions()?.iter().filter_map(|s| s["up_count"].as_u64()).collect())
+    }
+
+    /// Every BFD session of every node.
+    fn bfd_sessions(&self) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
         for node in &self.fabric.nodes {
-            let sessions = node.get("/v1/bfd")?;
-            let sessions = sessions.as_array().into_iter().flatten();
-            ups.extend(sessions.filter_map(|s| s["up_count"].as_u64()));
+            let bfd = node.get("/v1/bfd")?;
+            all.extend(bfd["sessions"].as_array().into_iter().flatten().cloned());
         }
-        ensure!(!ups.is_empty(), "no BFD sessions");
-        Ok(ups)
+        ensure!(!all.is_empty(), "no BFD sessions");
+        Ok(all)
     }
 
     /// Packets that the workers received, over all nodes.
