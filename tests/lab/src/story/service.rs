@@ -84,6 +84,9 @@ impl Story {
         const REQUESTS: usize = 600;
         self.teller.step("HTTP through both VIPs, each request on a new connection");
         let before = self.connections()?;
+        // A connection with the address and port of one whose end a node did not see (the router
+        // had moved it away) is the same flow to that node.
+        let left: u64 = self.counted("connections_active")?.iter().sum();
         let load = self.load(300)?;
         wait_until("requests", PATIENCE, || load.so_far().len() >= REQUESTS)?;
         let report = load.stop();
@@ -109,7 +112,10 @@ impl Story {
             let now = self.connections()?;
             let by_node: Vec<u64> = now.iter().zip(&before).map(|(n, b)| n - b).collect();
             let sum: u64 = by_node.iter().sum();
-            ensure!(sum == sent, "{by_node:?} connections for {sent} requests");
+            ensure!(
+                sum <= sent && sent - sum <= left,
+                "{by_node:?} connections for {sent} requests, {left} flows left from before"
+            );
             Ok(by_node)
         })?;
         ensure!(
@@ -173,6 +179,11 @@ impl Story {
 
     /// Connections opened so far, by node, over both VIPs.
     pub(super) fn connections(&self) -> Result<Vec<u64>> {
+        self.counted("connections_total")
+    }
+
+    /// A counter of the services on both VIPs, by node.
+    fn counted(&self, counter: &str) -> Result<Vec<u64>> {
         let nodes = self.fabric.nodes.iter();
         nodes
             .map(|node| {
@@ -181,7 +192,7 @@ impl Story {
                 let vips = [VIP4.to_string(), VIP6.to_string()];
                 let mine =
                     services.iter().filter(|s| vips.iter().any(|vip| s["vip"] == vip.as_str()));
-                mine.map(|s| s["connections_total"].as_u64().context("connections_total")).sum()
+                mine.map(|s| s[counter].as_u64().context("no such counter")).sum()
             })
             .collect()
     }
