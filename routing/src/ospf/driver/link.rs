@@ -10,7 +10,6 @@ use nix::sys::socket::SockaddrStorage;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use tokio::io::unix::AsyncFd;
 
 nix::ioctl_read_bad!(siocgifmtu, libc::SIOCGIFMTU, libc::ifreq);
 
@@ -36,13 +35,6 @@ pub(super) fn read() -> io::Result<BTreeMap<String, Link>> {
         link.v6.sort_unstable();
     }
     Ok(links)
-}
-
-/// Has the runtime watch a socket.
-pub(super) fn register(socket: socket2::Socket) -> io::Result<AsyncFd<socket2::Socket>> {
-    // SAFETY: the socket owns its descriptor, names the same one for as long as it lives, and moves
-    // into the AsyncFd, which deregisters it before it is closed.
-    unsafe { Ok(AsyncFd::register(socket)?) }
 }
 
 fn add_address(link: &mut Link, address: &SockaddrStorage, mask: Option<&SockaddrStorage>) {

@@ -63,7 +63,7 @@ impl RawSocket {
                 setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
             }
         }
-        Ok(Self { socket: super::link::register(socket)?, version, index })
+        Ok(Self { socket: crate::sockopt::register(socket)?, version, index })
     }
 
     /// Sends one packet; a full queue drops it, which OSPF repairs.
