@@ -26,6 +26,11 @@
 //! AF_PACKET has taken its copy, drops every frame. What the kernel may see comes from the node, through
 //! the control interface `dn0`.
 
+mod config;
+
+pub use config::node_config;
+pub(crate) use config::{node_duty, node_port, ospf_router_config, router_config};
+
 use crate::fib::{Fib, Prefix};
 use crate::frr::Frr;
 use crate::lab::Lab;
@@ -36,9 +41,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The IPv4 VIP.
@@ -71,6 +74,10 @@ pub struct Options {
     pub speaks: Speaks,
     /// Interval of BFD, both ways; three lost in a row mean down.
     pub bfd: Duration,
+    /// BGP's hold time, whole seconds, at least 3.
+    pub hold: Duration,
+    /// Interval of the health checks; a check has four fifths of it to answer.
+    pub check: Duration,
     /// Lines added to the end of every node's configuration.
     pub extra: String,
 }
@@ -83,6 +90,8 @@ impl Default for Options {
             workers: cores(2),
             speaks: Speaks::Bgp,
             bfd: Duration::from_millis(100),
+            hold: Duration::from_secs(3),
+            check: Duration::from_millis(250),
             extra: String::new(),
         }
     }
@@ -153,28 +162,37 @@ impl Fabric {
 
     /// Wait until the router sends neither VIP to node `n`. When it stopped.
     pub fn wait_out(&self, n: u8, timeout: Duration) -> Result<Instant> {
-        let mut last = None;
-        for prefix in Self::vip_prefixes() {
-            let hop = Self::next_hop(n, prefix);
-            let at = self.fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
-            last = last.max(Some(at));
-        }
-        last.context("no VIPs")
+        wait_out(&self.fib, n, timeout)
     }
 
     /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
     pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<Instant> {
-        let mut last = None;
-        for prefix in Self::vip_prefixes() {
-            let wanted: BTreeSet<IpAddr> =
-                nodes.iter().map(|n| Self::next_hop(*n, prefix)).collect();
-            let at = self.fib.wait(prefix, timeout, |hops| {
-                hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
-            })?;
-            last = last.max(Some(at));
-        }
-        last.context("no VIPs")
+        wait_vips(&self.fib, nodes, timeout)
     }
+}
+
+/// [`Fabric::wait_out`], of any router.
+pub(crate) fn wait_out(fib: &Fib, n: u8, timeout: Duration) -> Result<Instant> {
+    let mut last = None;
+    for prefix in Fabric::vip_prefixes() {
+        let hop = Fabric::next_hop(n, prefix);
+        let at = fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
+        last = last.max(Some(at));
+    }
+    last.context("no VIPs")
+}
+
+/// [`Fabric::wait_vips`], of any router.
+pub(crate) fn wait_vips(fib: &Fib, nodes: &[u8], timeout: Duration) -> Result<Instant> {
+    let mut last = None;
+    for prefix in Fabric::vip_prefixes() {
+        let wanted: BTreeSet<IpAddr> = nodes.iter().map(|n| Fabric::next_hop(*n, prefix)).collect();
+        let at = fib.wait(prefix, timeout, |hops| {
+            hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
+        })?;
+        last = last.max(Some(at));
+    }
+    last.context("no VIPs")
 }
 
 /// Addresses of backend `n` (from 1).
@@ -215,7 +233,7 @@ fn cores(most: usize) -> Vec<usize> {
     cores
 }
 
-fn router(lab: &Lab) -> Result<Netns> {
+pub(crate) fn router(lab: &Lab) -> Result<Netns> {
     let tor = lab.netns("tor")?;
     for (key, value) in [
         ("net.ipv4.ip_forward", "1"),
@@ -236,7 +254,7 @@ fn router(lab: &Lab) -> Result<Netns> {
     Ok(tor)
 }
 
-fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
+pub(crate) fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
     let client = lab.netns("client")?;
     cable(&client, "eth0", tor, "c0")?;
     tor.ip("addr add 10.100.0.1/24 dev c0\naddr add fd00:100::1/64 dev c0 nodad")?;
@@ -247,7 +265,7 @@ fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
     Ok(client)
 }
 
-fn backend(lab: &Lab, tor: &Netns, n: u8) -> Result<Nginx> {
+pub(crate) fn backend(lab: &Lab, tor: &Netns, n: u8) -> Result<Nginx> {
     let name = format!("b{n}");
     let ns = lab.netns(&name)?;
     cable(&ns, "eth0", tor, &name)?;
@@ -280,198 +298,6 @@ fn node_host(lab: &Lab, tor: &Netns, n: u8) -> Result<Netns> {
          }\n",
     )?;
     Ok(ns)
-}
-
-fn ospf_router_config(options: &Options) -> String {
-    let bfd = options.bfd.as_millis();
-    let mut config = format!(
-        "hostname tor\n\
-         log timestamp precision 3\n\
-         bfd\n profile lab\n  detect-multiplier 3\n  receive-interval {bfd}\n  \
-         transmit-interval {bfd}\n exit\nexit\n"
-    );
-    for n in 1..=options.nodes {
-        let _ = writeln!(config, "interface n{n}");
-        for v in ["ip ospf", "ipv6 ospf6"] {
-            let _ = write!(
-                config,
-                " {v} area 0\n {v} network point-to-point\n {v} hello-interval 1\n \
-                 {v} dead-interval 3\n {v} bfd\n {v} bfd profile lab\n"
-            );
-        }
-        config.push_str("exit\n");
-    }
-    for (router, id) in [("ospf", "ospf router-id"), ("ospf6", "ospf6 router-id")] {
-        let _ = write!(config, "router {router}\n {id} 10.100.0.1\n maximum-paths 16\nexit\n");
-    }
-    config
-}
-
-fn router_config(options: &Options) -> String {
-    let bfd = options.bfd.as_millis();
-    let mut peers = String::new();
-    let mut families = [String::new(), String::new()];
-    for n in 1..=options.nodes {
-        for (family, address) in node_addresses(n).into_iter().enumerate() {
-            let asn = TOR_AS + u32::from(n);
-            let _ = write!(
-                peers,
-                " neighbor {address} remote-as {asn}\n \
-                 neighbor {address} description node{n}\n \
-                 neighbor {address} timers connect 1\n \
-                 neighbor {address} advertisement-interval 0\n \
-                 neighbor {address} bfd profile lab\n"
-            );
-            let _ = writeln!(families[family], "  neighbor {address} activate");
-            if address.is_ipv6() {
-                // Next hops by which tests can tell the nodes apart.
-                let _ = writeln!(families[family], "  neighbor {address} route-map global in");
-            }
-        }
-    }
-    let [v4, v6] = families;
-    format!(
-        "hostname tor\n\
-         log timestamp precision 3\n\
-         bfd\n \
-         profile lab\n  \
-         detect-multiplier 3\n  \
-         receive-interval {bfd}\n  \
-         transmit-interval {bfd}\n \
-         exit\n\
-         exit\n\
-         route-map global permit 10\n \
-         set ipv6 next-hop prefer-global\n\
-         exit\n\
-         router bgp {TOR_AS}\n \
-         bgp router-id 10.100.0.1\n \
-         no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n \
-         no bgp network import-check\n \
-         bgp bestpath as-path multipath-relax\n \
-         timers bgp 1 3\n\
-         {peers} \
-         address-family ipv4 unicast\n  \
-         maximum-paths 16\n\
-         {v4} \
-         exit-address-family\n \
-         address-family ipv6 unicast\n  \
-         maximum-paths 16\n\
-         {v6} \
-         exit-address-family\n\
-         exit\n"
-    )
-}
-
-fn bgp_of_node(n: u8) -> String {
-    let asn = TOR_AS + u32::from(n);
-    format!(
-        r#"[bgp]
-asn = {asn}
-
-[[bgp.neighbor]]
-address = "10.1.{n}.1"
-asn = {TOR_AS}
-hold-time = "3s"
-connect-retry = "1s"
-bfd = true
-
-[[bgp.neighbor]]
-address = "fd00:1:{n}::1"
-asn = {TOR_AS}
-hold-time = "3s"
-connect-retry = "1s"
-bfd = true
-"#
-    )
-}
-
-fn ospf_of_node() -> String {
-    let version = |name: &str| {
-        format!(
-            "[{name}]\nbfd = true\n\n[[{name}.interface]]\nname = \"dn0\"\n\
-             hello-interval = \"1s\"\ndead-interval = \"3s\"\n\n"
-        )
-    };
-    version("ospf") + &version("ospf3")
-}
-
-/// The configuration of node `n`.
-pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
-    let [node4, node6] = node_addresses(n);
-    let speaks = match options.speaks {
-        Speaks::Bgp => bgp_of_node(n),
-        Speaks::Ospf => ospf_of_node(),
-    };
-    let mut backends = String::new();
-    for b in 1..=options.backends {
-        for address in backend_addresses(b) {
-            let _ = write!(backends, "\n[[service.backend]]\naddress = \"{address}\"\n");
-        }
-    }
-    format!(
-        r#"# Node {n} of the lab. The annotated example is docs/example.toml.
-[node]
-name = "node{n}"
-router-id = "{node4}"
-api-socket = "{socket}"
-
-[dataplane]
-workers = {workers:?}
-poll = "adaptive"
-max-flows = 65_536
-memory = "256MiB"
-hugepages = false
-file-prefix = "dunlin-lab-{pid}-{n}"
-mbufs = 16_384
-
-[[port]]
-name = "dn0"
-device = "net_af_packet,iface=eth0"
-control = "tap"
-addresses = ["{node4}/24", "{node6}/64"]
-
-[[route]]
-to = "0.0.0.0/0"
-via = ["10.1.{n}.1"]
-
-[[route]]
-to = "::/0"
-via = ["fd00:1:{n}::1"]
-
-[local]
-addresses = ["10.9.{n}.0/29", "fd00:9:{n}::/125"]
-
-[bfd]
-min-tx = "{bfd}ms"
-min-rx = "{bfd}ms"
-multiplier = 3
-
-[announce]
-drain-wait = "300ms"
-
-{speaks}
-[[service]]
-name = "web"
-vips = ["{VIP4}", "{VIP6}"]
-protocol = "tcp"
-port = {PORT}
-
-[service.check]
-type = "http"
-path = "/healthz"
-interval = "250ms"
-timeout = "200ms"
-rise = 2
-fall = 2
-{backends}
-{extra}"#,
-        socket = socket.display(),
-        workers = options.workers,
-        pid = std::process::id(),
-        bfd = options.bfd.as_millis(),
-        extra = options.extra,
-    )
 }
 
 #[cfg(test)]

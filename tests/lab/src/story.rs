@@ -24,7 +24,7 @@ pub use failures::{BackendDeath, Blackout, Freeze, NodeDeath, Return};
 pub use reload::By;
 pub use scale::Scale;
 pub use service::{Announced, Spread};
-pub use teller::Teller;
+pub use teller::{Teller, short};
 
 use crate::fabric::{Fabric, Options};
 use crate::node::Binaries;

@@ -19,7 +19,9 @@ mod serial;
 mod ssh;
 
 pub use accel::{Accel, KVM};
-pub use disk::{Disk, config_drive, overlay, overwrite, storage};
+pub use disk::{
+    Disk, config_drive, fat_file, fill, flip, overlay, partition, sectors_with, storage,
+};
 pub use nic::{Model, Nic};
 pub use qmp::Qmp;
 pub use serial::{Mark, Serial};
@@ -67,6 +69,8 @@ pub struct Machine {
     /// MiB.
     pub memory: u32,
     pub cpus: u8,
+    /// An Intel IOMMU, which network cards are behind.
+    pub iommu: bool,
     pub accel: Accel,
     pub firmware: Firmware,
     pub kernel: Option<Kernel>,
@@ -84,6 +88,7 @@ impl Machine {
             name: name.to_owned(),
             memory: 1024,
             cpus: 2,
+            iommu: false,
             accel,
             firmware: Firmware::default(),
             kernel: None,
@@ -260,7 +265,19 @@ impl Vm {
         let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
         add("-name", machine.name.clone());
         let secure = matches!(machine.firmware, Firmware::SecureBoot { .. });
-        add("-machine", if secure { "q35,smm=on".into() } else { "q35".into() });
+        let mut board = String::from("q35");
+        if secure {
+            board += ",smm=on";
+        }
+        if machine.iommu {
+            // Interrupts are remapped by QEMU, not by KVM.
+            board += ",kernel-irqchip=split";
+        }
+        add("-machine", board);
+        if machine.iommu {
+            // Before the devices behind it.
+            add("-device", "intel-iommu,intremap=on,caching-mode=on,aw-bits=48".into());
+        }
         machine.accel.arguments(&mut add);
         add("-smp", machine.cpus.to_string());
         add("-m", machine.memory.to_string());
@@ -290,7 +307,7 @@ impl Vm {
         // No card but those named; also no boot menu entry for the network.
         add("-nic", "none".into());
         for (n, nic) in machine.nics.iter().enumerate() {
-            nic.arguments(n, &mut add);
+            nic.arguments(n, machine.iommu, &mut add);
         }
         words.push("-nodefaults".into());
         words.push("-no-user-config".into());

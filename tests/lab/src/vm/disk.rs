@@ -3,11 +3,11 @@
 
 use crate::lab::{self, State};
 use crate::netns::run;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A disk of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,14 +46,59 @@ pub fn overlay(base: &Path, disk: &Path, size: Option<u64>) -> Result<Disk> {
     Ok(Disk::Overlay(disk.to_owned()))
 }
 
-/// Change bytes of a raw file in place, as a dying disk does.
-pub fn overwrite(file: &Path, at: u64, change: impl FnOnce(&mut [u8; 1])) -> Result<()> {
-    let file = File::options().read(true).write(true).open(file)?;
+/// Flip all bits of one byte of an overlay, as a dying disk or an attacker does. `base` is the raw
+/// image below it.
+pub fn flip(disk: &Path, base: &Path, at: u64) -> Result<()> {
     let mut byte = [0];
-    file.read_exact_at(&mut byte, at)?;
-    change(&mut byte);
-    file.write_all_at(&byte, at)?;
-    Ok(())
+    File::open(base)?.read_exact_at(&mut byte, at).context("beyond the image")?;
+    fill(disk, at, 1, !byte[0])
+}
+
+/// Write `len` times the same byte to an overlay.
+pub fn fill(disk: &Path, at: u64, len: u64, byte: u8) -> Result<()> {
+    let write = format!("write -q -P {byte} {at} {len}");
+    run(Command::new("qemu-io").args(["-f", "qcow2", "-c", &write]).arg(disk)).map(drop)
+}
+
+/// Where a partition of a raw image starts and how long it is, in bytes, by its GPT label.
+pub fn partition(image: &Path, label: &str) -> Result<(u64, u64)> {
+    let listed = run(Command::new("sfdisk").arg("--json").arg(image))?;
+    let listed: serde_json::Value = serde_json::from_str(&listed)?;
+    let table = &listed["partitiontable"];
+    let sector = table["sectorsize"].as_u64().unwrap_or(512);
+    let mut partitions = table["partitions"].as_array().into_iter().flatten();
+    let found = partitions.find(|p| p["name"] == label);
+    let place = found.and_then(|p| Some((p["start"].as_u64()?, p["size"].as_u64()?)));
+    let (start, size) =
+        place.with_context(|| format!("{} has no partition {label}", image.display()))?;
+    Ok((start * sector, size * sector))
+}
+
+/// A file of the FAT partition that starts at `partition` of a raw image.
+pub fn fat_file(image: &Path, partition: u64, path: &str) -> Result<Vec<u8>> {
+    let mut mtype = Command::new("mtype");
+    mtype.arg("-i").arg(format!("{}@@{partition}", image.display())).arg(format!("::{path}"));
+    let out = mtype.stdin(Stdio::null()).output().context("cannot start mtype (package mtools)")?;
+    let error = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success(), "{path} of {}: {}", image.display(), error.trim());
+    Ok(out.stdout)
+}
+
+/// Every place of a raw image, from `start` on and for `len` bytes, that holds this sector (512 bytes)
+/// and is the start of one.
+pub fn sectors_with(image: &Path, start: u64, len: u64, sector: &[u8]) -> Result<Vec<u64>> {
+    let file = File::open(image)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut found = Vec::new();
+    let mut at = start;
+    while at < start + len {
+        let wanted = buffer.len().min((start + len - at) as usize);
+        file.read_exact_at(&mut buffer[..wanted], at)?;
+        let chunks = (at..).step_by(512).zip(buffer[..wanted].chunks_exact(512));
+        found.extend(chunks.filter(|(_, chunk)| *chunk == sector).map(|(at, _)| at));
+        at += wanted as u64;
+    }
+    Ok(found)
 }
 
 /// An ISO 9660 image labelled `label`, with these files.

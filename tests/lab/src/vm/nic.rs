@@ -35,9 +35,14 @@ impl Nic {
         Self { tap: tap.into(), mac: mac.into(), model: Model::Virtio, queues: 1 }
     }
 
-    /// The TAP, up and without any protocol of the kernel's own on it.
+    /// The TAP, up and without any protocol of the kernel's own on it. One that is there already is
+    /// taken as it is: a machine of the same host had it before.
     pub(super) fn make_tap(&self, ns: &Netns) -> Result<()> {
         let tap = &self.tap;
+        let links = ns.ip_json(&["link", "show"])?;
+        if links.as_array().into_iter().flatten().any(|l| l["ifname"] == tap.as_str()) {
+            return Ok(());
+        }
         // A TAP made for many queues refuses to be opened with one.
         let many = if self.queues > 1 { " multi_queue" } else { "" };
         ns.ip(&format!("tuntap add dev {tap} mode tap{many}"))?;
@@ -55,7 +60,7 @@ impl Nic {
         format!("0000:00:{:02x}.0", FIRST_SLOT + n)
     }
 
-    pub(super) fn arguments(&self, n: usize, add: &mut impl FnMut(&str, String)) {
+    pub(super) fn arguments(&self, n: usize, iommu: bool, add: &mut impl FnMut(&str, String)) {
         let queues = self.queues;
         let many = if queues > 1 { format!(",queues={queues}") } else { String::new() };
         add(
@@ -67,6 +72,10 @@ impl Nic {
                 // A vector per queue, one for changes of the configuration, one for control.
                 let vectors = 2 * u32::from(queues) + 2;
                 ("virtio-net-pci", format!(",mq=on,vectors={vectors},rss=on,hash=on"))
+            }
+            // Only the modern interface can be told to respect an IOMMU.
+            Model::Virtio if iommu => {
+                ("virtio-net-pci", ",disable-legacy=on,iommu_platform=on".to_owned())
             }
             Model::Virtio => ("virtio-net-pci", String::new()),
             Model::Igb => ("igb", String::new()),
