@@ -20,7 +20,7 @@ mod ssh;
 
 pub use accel::{Accel, KVM};
 pub use disk::{
-    Disk, config_drive, fat_file, fill, flip, overlay, partition, sectors_with, storage,
+    Disk, config_drive, enroll, fat_file, fill, flip, overlay, partition, sectors_with, storage,
 };
 pub use nic::{Model, Nic};
 pub use qmp::Qmp;
@@ -38,6 +38,8 @@ use std::time::{Duration, Instant};
 
 /// Where Debian's `ovmf` puts the firmware.
 const OVMF: &str = "/usr/share/OVMF";
+/// Its variables, as they leave the factory: no keys.
+const VARS: &str = "OVMF_VARS_4M.fd";
 /// Lines of the console in a message about a failure.
 const TAIL: usize = 40;
 
@@ -318,7 +320,7 @@ impl Vm {
     fn firmware(&self, add: &mut impl FnMut(&str, String)) -> Result<()> {
         let (code, template) = match &self.machine.firmware {
             Firmware::Bios => return Ok(()),
-            Firmware::Uefi => ("OVMF_CODE_4M.fd", Path::new(OVMF).join("OVMF_VARS_4M.fd")),
+            Firmware::Uefi => ("OVMF_CODE_4M.fd", Path::new(OVMF).join(VARS)),
             Firmware::SecureBoot { vars } => ("OVMF_CODE_4M.secboot.fd", vars.clone()),
         };
         if matches!(self.machine.firmware, Firmware::SecureBoot { .. }) {

@@ -114,6 +114,19 @@ pub fn config_drive(iso: &Path, label: &str, files: &[(&str, &str)]) -> Result<D
     Ok(Disk::ReadOnly(iso.to_owned()))
 }
 
+/// Firmware variables in which Secure Boot is on and trusts this certificate (PEM) alone, for itself
+/// and for what it boots.
+pub fn enroll(certificate: &Path, vars: &Path) -> Result<()> {
+    // Who owns the entries; the firmware only carries it along.
+    const OWNER: &str = "6d2f3a52-8a0e-4b0c-9a41-3b1b6a0d6c11";
+    let mut enroll = Command::new("virt-fw-vars");
+    enroll.arg("--input").arg(Path::new(super::OVMF).join(super::VARS)).arg("--output").arg(vars);
+    for list in ["--set-pk", "--add-kek", "--add-db"] {
+        enroll.args([list, OWNER]).arg(certificate);
+    }
+    run(enroll.arg("--sb")).context("package python3-virt-firmware").map(drop)
+}
+
 /// A directory under `root` for the disks of one lab: they are too large for where labs keep the
 /// rest. What dead labs left there is removed first.
 pub fn storage(root: &Path, prefix: &str) -> Result<PathBuf> {
