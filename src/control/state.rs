@@ -238,6 +238,20 @@ impl State {
         announce::decide(&node, &self.vip_views(), &self.config.local_prefixes)
     }
 
+    /// All that has to be found out about what is configured has been: every check has a result,
+    /// every worker has the tables, and where a backend is usable the way to it is known.
+    pub fn is_settled(&self) -> bool {
+        let oldest = self.workers.iter().map(|w| w.epoch).min().unwrap_or(0);
+        let known = |service: &ServiceState| {
+            service.since_epoch != 0
+                && service.since_epoch <= oldest
+                && (service.path_proven || self.best_path(service) != Some(Path::Unresolved))
+        };
+        self.targets.iter().all(|target| self.health.contains_key(target))
+            && self.services.values().filter(|s| s.removed.is_none()).all(known)
+            && oldest != 0
+    }
+
     /// What should be probed now.
     pub fn targets(&self) -> &HashSet<Target> {
         &self.targets

@@ -155,10 +155,12 @@ fn announced_only_while_a_backend_is_known_healthy() {
     assert!(!bench.announced(), "health not known yet");
     bench.health("10.2.0.11", true);
     assert!(bench.announced());
+    assert!(!bench.state.is_settled(), "the other may be healthy too");
     assert_eq!(bench.usable(), 1);
     bench.health("10.2.0.12", true);
     bench.health("10.2.0.11", false);
     assert!(bench.announced(), "the other still serves");
+    assert!(bench.state.is_settled());
     bench.health("10.2.0.12", false);
     assert!(!bench.announced());
     bench.health("10.2.0.12", true);
@@ -179,6 +181,7 @@ fn announced_only_after_every_worker_took_the_tables() {
     let epoch = bench.spec.epoch;
     bench.state.apply(Event::WorkerEpoch { worker: 0, epoch });
     assert!(!bench.announced(), "worker 1 still uses old tables");
+    assert!(!bench.state.is_settled());
     bench.state.apply(Event::WorkerEpoch { worker: 1, epoch });
     assert!(bench.announced());
 }
