@@ -6,6 +6,7 @@
 //! is the only room that knows both forwarding and routing.
 
 pub mod api;
+pub mod appliance;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -1,8 +1,9 @@
 //! `[[port]]`, `[[route]]` and `[local]`: where the node stands in the network.
 
-use super::model::{ControlKind, Port, StaticRoute};
+use super::model::{ControlKind, Device, Port, StaticRoute};
 use super::reader::{Field, Table};
 use super::{schema, value};
+use crate::forward::tables::Mac;
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -33,6 +34,8 @@ pub(super) struct Known {
     /// Ports whose neighbors OSPF of these versions has followed by BFD: IPv4, IPv6.
     pub followed_v4: HashSet<String>,
     pub followed_v6: HashSet<String>,
+    /// Ports that are named by the MAC address of their NIC.
+    pub macs: HashSet<Mac>,
     /// OSPF areas of these versions take no external routes: IPv4, IPv6.
     pub stub_v4: bool,
     pub stub_v6: bool,
@@ -83,6 +86,9 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
         if let Some(name) = &name {
             known.networks.extend(addresses.iter().map(|net| (name.clone(), net.trunc())));
         }
+        if let Some(Device::Mac(mac)) = &device {
+            known.macs.insert(*mac);
+        }
         if let (Some(name), Some(device)) = (name, device) {
             let control = control.unwrap_or(ControlKind::Auto);
             ports.push(Port { name, device, control, addresses, mtu, mac });
@@ -107,7 +113,7 @@ fn port_addresses(table: &Table<'_>, holder: &str, known: &mut Known) -> Vec<IpN
 }
 
 /// Takes an address for `holder`, or reports that it is taken.
-fn hold(item: &Field<'_>, known: &mut Known, address: IpAddr, holder: &str) -> bool {
+pub(super) fn hold(item: &Field<'_>, known: &mut Known, address: IpAddr, holder: &str) -> bool {
     let other = known.holders.insert(address, holder.to_owned());
     if let Some(other) = &other {
         item.error(format!("{address} is already an address of {other}"));
