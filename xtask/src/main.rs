@@ -6,6 +6,7 @@ mod debian;
 mod demo;
 mod deny;
 mod labs;
+mod machines;
 mod setup;
 mod test;
 

@@ -5,6 +5,7 @@
 
 use crate::cargo;
 use crate::deny;
+use crate::machines;
 use crate::setup::{self, Purpose};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -88,6 +89,12 @@ const GROUPS: &[Group] = &[
         about: "the lab's hosts; two nodes, a router and what fails",
         root: true,
         run: lab,
+    },
+    Group {
+        name: "rss",
+        about: "replies reach the predicted queue, on the network cards of a virtual machine",
+        root: true,
+        run: |_| machines::rss(),
     },
     Group {
         name: "fuzz",
