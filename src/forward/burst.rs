@@ -20,10 +20,10 @@ use super::flows::{Direction, Entry, State};
 use super::stats::{Traffic, WorkerStats};
 use super::tables::{PortId, ServiceId};
 use super::tcp;
-use super::tuple::{Family, Wire, get, put, transport};
+use super::tuple::{Family, Wire, get, is_tcp, is_v6, put, transport};
 use super::verdict::Verdict;
 use crate::packet::checksum::Delta;
-use crate::packet::{self, Checksum, Frame, PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
+use crate::packet::{self, Checksum, Frame, Transport, offset};
 use crate::port::BURST;
 use arrayvec::ArrayVec;
 
@@ -78,7 +78,11 @@ impl Engine {
         let mut all = std::mem::take(&mut self.parsed.0);
         let count = frames.len().min(all.len());
         let parsed = &mut all[..count];
-        verdicts.extend(std::iter::repeat_n(Verdict::Kernel, count));
+        // Every one is written, in stage 1 or 3; those of the last burst will do until then.
+        verdicts.truncate(count);
+        while verdicts.len() < count {
+            verdicts.push(Verdict::Kernel);
+        }
         let tables = context.tables;
         let way = Way {
             context: *context,
@@ -110,20 +114,14 @@ impl Engine {
         verdict: &mut Verdict,
     ) {
         let data = frame.data();
-        let meta = frame.rx_meta();
-        let verify = meta.ip_checksum != Checksum::Good;
-        let bad = meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad;
-        let common = packet::common(data, frame.total_len(), verify);
-        let ours = data.first_chunk().is_some_and(|first| destination_mac(first) == way.mac);
-        let Some(transport) = common.filter(|_| ours && !bad) else {
+        let Some(transport) = common(way.mac, frame) else {
             (parsed.step, parsed.hash) = self.parse_any(&way.context, way.mac, frame, verdict);
             return;
         };
-        let hash = match transport {
-            Transport::Udp4 => self.hash::<u32, 38>(data, PROTOCOL_UDP),
-            Transport::Tcp4 => self.hash::<u32, 38>(data, PROTOCOL_TCP),
-            Transport::Udp6 => self.hash::<u128, 58>(data, PROTOCOL_UDP),
-            Transport::Tcp6 => self.hash::<u128, 58>(data, PROTOCOL_TCP),
+        let hash = if is_v6(transport) {
+            self.hash::<u128, 58>(data)
+        } else {
+            self.hash::<u32, 38>(data)
         };
         parsed.step = Step::Translate(transport);
         parsed.hash = hash as u32;
@@ -137,15 +135,17 @@ impl Engine {
     }
 
     #[inline(always)]
-    pub(super) fn hash<A: Family, const N: usize>(&self, data: &[u8], protocol: u8) -> u64 {
+    pub(super) fn hash<A: Family, const N: usize>(&self, data: &[u8]) -> u64 {
         // The parser has seen that the bytes are there.
-        data.first_chunk::<N>()
-            .map_or(0, |header| Wire::<A>::read(header).hash(&self.seed, protocol))
+        data.first_chunk::<N>().map_or(0, |header| {
+            Wire::<A>::read(header).hash(&self.seed, header[A::PROTOCOL])
+        })
     }
 
     /// Stage 2. The early, unused loads stand for prefetches, which safe code does not have: a
-    /// tight loop of them is in flight together.
-    #[inline(always)]
+    /// tight loop of them is in flight together. Not inlined, so that the compiler knows that what
+    /// is written is no part of the index.
+    #[inline(never)]
     fn look_up(&self, parsed: &mut [Parsed]) {
         if self.touch {
             let mut touched = 0;
@@ -179,19 +179,14 @@ impl Engine {
         tally: &mut Tally,
     ) {
         let found = parsed.found;
+        // Two questions rather than a table of four: cheaper, and foreseen better.
         let egress = match parsed.step {
-            Step::Translate(Transport::Udp4) => {
-                self.translate::<u32, false, 42, F>(way, frame, found, tally)
-            }
-            Step::Translate(Transport::Tcp4) => {
-                self.translate::<u32, true, 54, F>(way, frame, found, tally)
-            }
-            Step::Translate(Transport::Udp6) => {
-                self.translate::<u128, false, 62, F>(way, frame, found, tally)
-            }
-            Step::Translate(Transport::Tcp6) => {
-                self.translate::<u128, true, 74, F>(way, frame, found, tally)
-            }
+            Step::Translate(transport) => match (is_v6(transport), is_tcp(transport)) {
+                (false, false) => self.translate::<u32, false, 42, F>(way, frame, found, tally),
+                (false, true) => self.translate::<u32, true, 54, F>(way, frame, found, tally),
+                (true, false) => self.translate::<u128, false, 62, F>(way, frame, found, tally),
+                (true, true) => self.translate::<u128, true, 74, F>(way, frame, found, tally),
+            },
             Step::Other | Step::Decided => None,
         };
         if let Some(port) = egress {
@@ -220,18 +215,16 @@ impl Engine {
         let record = self.flows.get_mut(found.flow())?;
         let direction = found.direction();
         let (arrives, leaves) = A::wires(way.context.tables, record, direction)?;
-        let stays = if TCP {
-            record.state == State::Established && tcp::plain(header[A::L4 + offset::TCP_FLAGS])
-        } else {
-            record.state == State::Udp
-                || (record.state == State::UdpUnreplied && direction == Direction::Request)
-        };
-        if arrives != Wire::read(header)
-            || record.transport != transport(A::V6, TCP) as u8
-            || !stays
-            || header[A::TTL] <= 1
-            || record.routing != way.routing
-        {
+        if arrives != Wire::read(header) || record.transport != transport(A::V6, TCP) as u8 {
+            return None;
+        }
+        match record.state {
+            State::Established if TCP && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
+            State::Udp if !TCP => {}
+            State::UdpUnreplied if !TCP && direction == Direction::Request => {}
+            _ => return None,
+        }
+        if header[A::TTL] <= 1 || record.routing != way.routing {
             return None;
         }
         // No next hop known: a number that is out of range.
@@ -252,6 +245,20 @@ impl Engine {
         tally.count(&self.stats, record.service, direction, bytes);
         Some(adjacency.port)
     }
+}
+
+/// The transport of a frame, if it is one for us that [`packet::common`] knows, and nobody found a
+/// bad checksum.
+#[inline(always)]
+fn common<F: Frame>(mac: u64, frame: &F) -> Option<Transport> {
+    let (data, meta) = (frame.data(), frame.rx_meta());
+    if meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad {
+        return None;
+    }
+    if destination_mac(data.first_chunk()?) != mac {
+        return None;
+    }
+    packet::common(data, frame.total_len(), meta.ip_checksum != Checksum::Good)
 }
 
 /// The first six bytes of a frame, as [`super::build::Tables::port_mac`] has a port's.
@@ -286,15 +293,20 @@ struct Tally {
     service: ServiceId,
     /// Packets and bytes, by direction.
     traffic: [(u64, u64); 2],
-    /// Where the first frame leaves.
-    first: Option<PortId>,
-    /// Not all frames leave there.
-    mixed: bool,
+    /// The numbers of all ports that frames leave by, by AND and by OR: the same if it is one.
+    ports: [u16; 2],
+    /// Some frame does not leave.
+    stays: bool,
 }
 
 impl Tally {
     const fn new() -> Self {
-        Self { service: ServiceId(u32::MAX), traffic: [(0, 0); 2], first: None, mixed: false }
+        Self {
+            service: ServiceId(u32::MAX),
+            traffic: [(0, 0); 2],
+            ports: [u16::MAX, 0],
+            stays: false,
+        }
     }
 
     /// Count a packet for its service.
@@ -327,18 +339,20 @@ impl Tally {
     /// A frame leaves by this port.
     #[inline(always)]
     fn leave(&mut self, port: PortId) {
-        self.mixed |= *self.first.get_or_insert(port) != port;
+        self.ports[0] &= port.0;
+        self.ports[1] |= port.0;
     }
 
     /// A frame has a verdict of its own.
     fn differ(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Transmit { port } => self.leave(port),
-            _ => self.mixed = true,
+            _ => self.stays = true,
         }
     }
 
     fn egress(&self) -> Option<PortId> {
-        self.first.filter(|_| !self.mixed)
+        let [all, any] = self.ports;
+        (all == any && !self.stays).then_some(PortId(any))
     }
 }

@@ -100,10 +100,12 @@ pub enum Malformed {
 #[inline(always)]
 pub fn common(data: &[u8], total_len: usize, verify_ipv4: bool) -> Option<Transport> {
     let head = data.first_chunk::<COMMON>()?;
-    match be16(head, 12) {
-        ETHERTYPE_IPV4 => common_v4(head, total_len, verify_ipv4),
-        ETHERTYPE_IPV6 => common_v6(data, total_len),
-        _ => None,
+    if has(head, 12, !0, ETHERTYPE_IPV4) {
+        common_v4(head, total_len, verify_ipv4)
+    } else if has(head, 12, !0, ETHERTYPE_IPV6) {
+        common_v6(data, total_len)
+    } else {
+        None
     }
 }
 
@@ -114,8 +116,9 @@ pub const COMMON: usize = 54;
 fn common_v4(head: &[u8; COMMON], total_len: usize, verify: bool) -> Option<Transport> {
     let ip = head[offset::IP..].first_chunk::<20>()?;
     let total = usize::from(be16(head, offset::V4_LENGTH));
-    let more_fragments = be16(head, offset::IP + 6) & 0x3fff != 0;
-    if ip[0] != 0x45 || more_fragments || total + offset::IP > total_len {
+    // More fragments, or a fragment offset.
+    let whole = has(head, offset::IP + 6, 0x3fff, 0);
+    if ip[0] != 0x45 || !whole || total + offset::IP > total_len {
         return None;
     }
     if verify && !checksum::ipv4_header_good(ip) {
@@ -160,6 +163,12 @@ fn udp_needs(length: u16) -> Option<usize> {
 #[inline(always)]
 fn tcp_needs(data_offset: u8) -> Option<usize> {
     (data_offset >= 0x50).then_some(usize::from(data_offset >> 4) * 4)
+}
+
+/// Whether 16 bits have this value under this mask. Compares without swapping bytes.
+#[inline(always)]
+fn has<const N: usize>(bytes: &[u8; N], at: usize, mask: u16, value: u16) -> bool {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]]) & mask.to_be() == value.to_be()
 }
 
 #[inline(always)]
