@@ -67,11 +67,8 @@ impl Engine {
         if meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad {
             return other(bad_ip_checksum(meta, data).or(bad_l4_checksum(meta)));
         }
-        let hash = if is_v6(transport) {
-            self.hash::<u128, 58>(data)
-        } else {
-            self.hash::<u32, 38>(data)
-        };
+        let hash =
+            if is_v6(transport) { self.hash::<u128, 58>(data) } else { self.hash::<u32, 38>(data) };
         if self.workers > 1
             && context.origin == Origin::Port
             && let Some(worker) = self.other_owner(context, data, transport, hash)

@@ -100,9 +100,12 @@ pub enum Malformed {
 #[inline(always)]
 pub fn common(data: &[u8], total_len: usize, verify_ipv4: bool) -> Option<Transport> {
     let head = data.first_chunk::<COMMON>()?;
-    if has(head, 12, !0, ETHERTYPE_IPV4) {
+    // EtherType, version and header length (RFC 791 §3.1) in one question. Numbers are compared as
+    // they lie in the packet: what is constant is swapped instead.
+    let [ipv4, ipv4_mask] = [[8, 0, 0x45, 0], [0xff, 0xff, 0xff, 0]].map(u32::from_ne_bytes);
+    if u32::from_ne_bytes(word(head, 12)) & ipv4_mask == ipv4 {
         common_v4(head, total_len, verify_ipv4)
-    } else if has(head, 12, !0, ETHERTYPE_IPV6) {
+    } else if u16::from_ne_bytes(word(head, 12)) == ETHERTYPE_IPV6.to_be() {
         common_v6(data, total_len)
     } else {
         None
@@ -117,8 +120,8 @@ fn common_v4(head: &[u8; COMMON], total_len: usize, verify: bool) -> Option<Tran
     let ip = head[offset::IP..].first_chunk::<20>()?;
     let total = usize::from(be16(head, offset::V4_LENGTH));
     // More fragments, or a fragment offset.
-    let whole = has(head, offset::IP + 6, 0x3fff, 0);
-    if ip[0] != 0x45 || !whole || total + offset::IP > total_len {
+    let fragment = u16::from_ne_bytes(word(head, offset::IP + 6)) & 0x3fff_u16.to_be() != 0;
+    if fragment || total + offset::IP > total_len {
         return None;
     }
     if verify && !checksum::ipv4_header_good(ip) {
@@ -165,15 +168,17 @@ fn tcp_needs(data_offset: u8) -> Option<usize> {
     (data_offset >= 0x50).then_some(usize::from(data_offset >> 4) * 4)
 }
 
-/// Whether 16 bits have this value under this mask. Compares without swapping bytes.
-#[inline(always)]
-fn has<const N: usize>(bytes: &[u8; N], at: usize, mask: u16, value: u16) -> bool {
-    u16::from_ne_bytes([bytes[at], bytes[at + 1]]) & mask.to_be() == value.to_be()
-}
-
 #[inline(always)]
 fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    u16::from_be_bytes(word(bytes, at))
+}
+
+/// `K` bytes at a constant offset, in one load.
+#[inline(always)]
+fn word<const K: usize, const N: usize>(bytes: &[u8; N], at: usize) -> [u8; K] {
+    let mut word = [0; K];
+    word.copy_from_slice(&bytes[at..at + K]);
+    word
 }
 
 /// Classify a frame. `data` is its first contiguous part, `total_len` its whole length without
