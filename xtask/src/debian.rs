@@ -25,6 +25,22 @@ pub struct Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     pub main: String,
+    /// Security updates. None where the machine takes none.
+    pub security: Option<String>,
+}
+
+impl Mirror {
+    /// The lines of a sources.list for a release.
+    pub fn sources(&self, release: &str) -> Vec<String> {
+        let mut lines = vec![
+            format!("deb {} {release} main", self.main),
+            format!("deb {} {release}-updates main", self.main),
+        ];
+        if let Some(security) = &self.security {
+            lines.push(format!("deb {security} {release}-security main"));
+        }
+        lines
+    }
 }
 
 /// The codename of this machine's release.
@@ -55,6 +71,18 @@ pub fn mirror() -> Result<Mirror> {
     )
 }
 
+/// apt's settings for proxies, as `-o` wants them.
+pub fn proxies() -> Result<Vec<String>> {
+    let output = Command::new("apt-config").args(["dump"]).output().context("no apt-config")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with("Acquire::http") && line.contains("::Proxy"))
+        .map(|line| line.trim_end_matches(';').replacen(' ', "=", 1).replace('"', ""))
+        .filter(|line| !line.ends_with('='))
+        .collect())
+}
+
 fn index(line: &str) -> Option<Index> {
     let mut fields = line.split('\t');
     let mut next = || fields.next().filter(|field| !field.starts_with("$("));
@@ -72,7 +100,7 @@ fn index(line: &str) -> Option<Index> {
 
 fn choose(indices: &[Index]) -> Option<Mirror> {
     let of = |label: &str| indices.iter().find(|i| i.label == label).map(|i| i.uri.clone());
-    Some(Mirror { main: of("Debian")? })
+    Some(Mirror { main: of("Debian")?, security: of("Debian-Security") })
 }
 
 #[cfg(test)]
@@ -87,7 +115,14 @@ mod tests {
         let indices: Vec<Index> = lines.lines().filter_map(index).collect();
         assert_eq!(indices.len(), 3);
         let mirror = choose(&indices).unwrap();
-        assert_eq!(mirror.main, "http://a.example/debian/");
+        assert_eq!(
+            mirror.sources("trixie"),
+            [
+                "deb http://a.example/debian/ trixie main",
+                "deb http://a.example/debian/ trixie-updates main",
+                "deb http://b.example/security/ trixie-security main",
+            ]
+        );
     }
 
     #[test]
@@ -97,6 +132,7 @@ mod tests {
         let indices: Vec<Index> = lines.lines().filter_map(index).collect();
         let mirror = choose(&indices).unwrap();
         assert_eq!(mirror.main, "http://a.example/d/");
+        assert_eq!(mirror.security.as_deref(), Some("http://a.example/s/"));
     }
 
     #[test]

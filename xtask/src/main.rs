@@ -2,9 +2,11 @@
 
 mod bench;
 mod cargo;
+mod deb;
 mod debian;
 mod demo;
 mod deny;
+mod image;
 mod labs;
 mod machines;
 mod setup;
@@ -44,6 +46,10 @@ enum Command {
     /// The demo's hosts, without the story
     #[command(subcommand)]
     Lab(labs::Command),
+    /// Build the bootable appliance: disk images, installer, update bundle
+    Image(image::Options),
+    /// Build a Debian package of the node
+    Deb(deb::Options),
     /// Rewrite the expected output of data-driven tests; read the difference before you commit it
     Bless,
 }
@@ -69,6 +75,8 @@ fn run(command: Command) -> Result<()> {
         Command::Test { names, list: false } => test::run(&names),
         Command::Bench(options) => bench::run(&options),
         Command::Lab(command) => labs::run(&command),
+        Command::Image(options) => image::run(&options),
+        Command::Deb(options) => deb::run(&options),
         Command::Bless => test::bless(),
     }
 }

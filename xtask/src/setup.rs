@@ -62,6 +62,7 @@ const PACKAGES: &[Package] = &[
         Purpose::Image,
         "makes the image's Debian root, and the one it builds in",
     ),
+    package("openssl", Purpose::Image, "makes signing keys"),
     package("qemu-system-x86", Purpose::Image, "boots the image"),
     package("qemu-utils", Purpose::Image, "overlays of the image, one per virtual machine"),
     package("seabios", Purpose::Image, "firmware: BIOS machines"),
@@ -127,15 +128,17 @@ pub fn install(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Fails, with what to do, unless root.
+/// Fails, with what to do, unless root: for what lives in network namespaces.
 pub fn require_root(what: &str) -> Result<()> {
+    require_root_because(what, "makes network namespaces and opens raw sockets")
+}
+
+/// Fails, with what to do, unless root.
+pub fn require_root_because(what: &str, why: &str) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
-    bail!(
-        "{what} needs root: it makes network namespaces and opens raw sockets; run it as root, or \
-         with sudo -E env \"PATH=$PATH\""
-    );
+    bail!("{what} needs root: it {why}; run it as root, or with sudo -E env \"PATH=$PATH\"");
 }
 
 fn missing(purpose: Purpose) -> Result<Vec<&'static Package>> {

@@ -5,7 +5,7 @@
 //!                            │
 //!                          c0│     10.100.0.1, fd00:100::1
 //!   ┌────────────────────────┴────────────────────────┐
-//!   │ tor: FRR (zebra, bgpd, bfdd), AS 65000          │
+//!   │ tor: FRR (zebra, bgpd, bfdd) or BIRD, AS 65000  │
 //!   │ kernel ECMP over the nodes, hashed by ports     │
 //!   └──n1────────────────n2───────────────────br0─────┘
 //!      │10.1.1.1         │10.1.2.1            │10.2.0.1, fd00:2::1
@@ -29,14 +29,14 @@
 mod config;
 
 pub use config::node_config;
-pub(crate) use config::{node_duty, node_port, ospf_router_config, router_config};
+pub(crate) use config::{node_duty, node_port};
 
 use crate::fib::{Fib, Prefix};
-use crate::frr::Frr;
 use crate::lab::Lab;
 use crate::netns::{Netns, cable};
 use crate::nginx::Nginx;
 use crate::node::{Binaries, Dunlind};
+use crate::router::Router;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -62,6 +62,14 @@ pub enum Speaks {
     Ospf,
 }
 
+/// What runs on the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    Frr,
+    /// For BGP only.
+    Bird,
+}
+
 /// How a fabric differs from the demo's.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -72,6 +80,7 @@ pub struct Options {
     /// CPU core of each worker of every node.
     pub workers: Vec<usize>,
     pub speaks: Speaks,
+    pub router: Runs,
     /// Interval of BFD, both ways; three lost in a row mean down.
     pub bfd: Duration,
     /// BGP's hold time, whole seconds, at least 3.
@@ -89,6 +98,7 @@ impl Default for Options {
             backends: 3,
             workers: cores(2),
             speaks: Speaks::Bgp,
+            router: Runs::Frr,
             bfd: Duration::from_millis(100),
             hold: Duration::from_secs(3),
             check: Duration::from_millis(250),
@@ -102,7 +112,7 @@ impl Default for Options {
 pub struct Fabric {
     // Dropped in this order: who speaks goes before who listens.
     pub nodes: Vec<Dunlind>,
-    pub frr: Frr,
+    pub router: Router,
     pub backends: Vec<Nginx>,
     /// The router's kernel routing table, watched.
     pub fib: Fib,
@@ -119,7 +129,7 @@ impl Fabric {
         ensure!((1..=9).contains(&options.backends), "1 to 9 backends");
         ensure!(!options.workers.is_empty(), "a node needs a worker");
         let lab = Lab::new()?;
-        let tor = router(&lab)?;
+        let tor = router_host(&lab)?;
         let client = client(&lab, &tor)?;
         let backends =
             (1..=options.backends).map(|n| backend(&lab, &tor, n)).collect::<Result<Vec<_>>>()?;
@@ -130,13 +140,8 @@ impl Fabric {
             })
             .collect::<Result<Vec<_>>>()?;
         let fib = Fib::watch(&tor)?;
-        let frr = match options.speaks {
-            Speaks::Bgp => Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?,
-            Speaks::Ospf => {
-                Frr::start(&tor, &["bfdd", "ospfd", "ospf6d"], &ospf_router_config(&options))?
-            }
-        };
-        Ok(Self { nodes, frr, backends, fib, client, tor, options, lab })
+        let router = Router::start(&tor, &options)?;
+        Ok(Self { nodes, router, backends, fib, client, tor, options, lab })
     }
 
     /// What clients ask: both VIPs.
@@ -163,6 +168,17 @@ impl Fabric {
     /// Wait until the router sends neither VIP to node `n`. When it stopped.
     pub fn wait_out(&self, n: u8, timeout: Duration) -> Result<Instant> {
         wait_out(&self.fib, n, timeout)
+    }
+
+    /// Wait until the router has `count` ways to each VIP (by OSPF, IPv6 ways are link-local, so they
+    /// are counted, not named). When that came to be.
+    pub fn wait_ways(&self, count: usize, timeout: Duration) -> Result<Instant> {
+        let mut last = None;
+        for prefix in Self::vip_prefixes() {
+            let at = self.fib.wait(prefix, timeout, |hops| hops.len() == count)?;
+            last = last.max(Some(at));
+        }
+        last.context("no VIPs")
     }
 
     /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
@@ -233,7 +249,7 @@ fn cores(most: usize) -> Vec<usize> {
     cores
 }
 
-pub(crate) fn router(lab: &Lab) -> Result<Netns> {
+pub(crate) fn router_host(lab: &Lab) -> Result<Netns> {
     let tor = lab.netns("tor")?;
     for (key, value) in [
         ("net.ipv4.ip_forward", "1"),

@@ -71,13 +71,9 @@ impl Show {
     pub(super) fn sessions(&mut self, n: u8) -> Result<()> {
         self.explained(n, |show| {
             for address in node_addresses(n) {
-                let address = address.to_string();
-                show.site.frr.wait_established(&address, PATIENCE)?;
-                wait_for(&format!("BFD with {address}"), PATIENCE, || {
-                    let state = show.site.frr.bfd_state(&address)?;
-                    ensure!(state == "up", "{state}");
-                    Ok(())
-                })?;
+                show.site.router.wait_established(address, PATIENCE)?;
+                let up = || show.site.router.bfd_is_up(address);
+                wait_for(&format!("BFD with {address}"), PATIENCE, up)?;
             }
             Ok(())
         })?;

@@ -7,6 +7,8 @@ use crate::netns::Netns;
 use crate::story::{Teller, short};
 use crate::vm::{Accel, Firmware, Key, Mark, fat_file, fill, flip, partition, sectors_with};
 use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -74,9 +76,9 @@ impl Lonely {
     fn flipped_byte(&mut self) -> Result<()> {
         self.teller.step("One byte of the system partition flipped");
         let image = self.artifacts.image.clone();
-        // In the superblock: no boot can do without it.
+        // Far from what a boot reads first.
         let (start, _) = partition(&image, "dunlin-root-a")?;
-        let at = start + 8;
+        let at = start + squashfs_size(&image, start)? / 2;
         let mut node = self.start("flipped", Firmware::Uefi, |disk| flip(disk, &image, at))?;
         node.vm.wait_console(Mark::START, &[MISMATCH], PATIENCE)?;
         let console = node.vm.serial().since(Mark::START);
@@ -140,6 +142,14 @@ impl Lonely {
         };
         Node::start(NUMBER, &self.host, &self.admin, from, change)
     }
+}
+
+/// How much of the partition at `start` its squashfs fills, in bytes: a field of the superblock.
+fn squashfs_size(image: &Path, start: u64) -> Result<u64> {
+    let mut superblock = [0; 48];
+    File::open(image)?.read_exact_at(&mut superblock, start)?;
+    ensure!(superblock.starts_with(b"hsqs"), "no squashfs at {start}");
+    Ok(u64::from_le_bytes(superblock[40..48].try_into()?))
 }
 
 /// Where an image has its kernel image (a PE file), in bytes.

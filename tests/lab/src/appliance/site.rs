@@ -18,11 +18,11 @@
 use super::{Bundle, config};
 use crate::fabric::{self, Options, backend_addresses};
 use crate::fib::Fib;
-use crate::frr::Frr;
 use crate::http;
 use crate::lab::Lab;
 use crate::netns::{Netns, cable};
 use crate::nginx::Nginx;
+use crate::router::Router;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub(super) const ADMIN: &str = "10.3.0.1";
 /// All hosts but the machines.
 #[derive(Debug)]
 pub struct Site {
-    pub frr: Frr,
+    pub router: Router,
     pub backends: Vec<Nginx>,
     pub fib: Fib,
     pub client: Netns,
@@ -50,7 +50,7 @@ impl Site {
     pub fn new() -> Result<Self> {
         let options = config::options();
         let lab = Lab::new()?;
-        let tor = fabric::router(&lab)?;
+        let tor = fabric::router_host(&lab)?;
         let client = fabric::client(&lab, &tor)?;
         let backends = (1..=options.backends)
             .map(|n| fabric::backend(&lab, &tor, n))
@@ -61,8 +61,8 @@ impl Site {
         ))?;
         let updates = Nginx::start(&admin)?;
         let fib = Fib::watch(&tor)?;
-        let frr = Frr::start(&tor, &["bfdd", "bgpd"], &fabric::router_config(&options))?;
-        let site = Self { frr, backends, fib, client, tor, admin, updates, options, lab };
+        let router = Router::start(&tor, &options)?;
+        let site = Self { router, backends, fib, client, tor, admin, updates, options, lab };
         site.backends_answer()?;
         Ok(site)
     }

@@ -1,93 +1,9 @@
-//! What the fabric's hosts are told: FRR's configuration and the nodes'.
+//! What the fabric's nodes are told: their configuration.
 
 use super::{Options, PORT, Speaks, TOR_AS, VIP4, VIP6, backend_addresses, node_addresses};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
-
-/// FRR's configuration where nodes speak OSPF.
-pub(crate) fn ospf_router_config(options: &Options) -> String {
-    let bfd = options.bfd.as_millis();
-    let mut config = format!(
-        "hostname tor\n\
-         log timestamp precision 3\n\
-         bfd\n profile lab\n  detect-multiplier 3\n  receive-interval {bfd}\n  \
-         transmit-interval {bfd}\n exit\nexit\n"
-    );
-    for n in 1..=options.nodes {
-        let _ = writeln!(config, "interface n{n}");
-        for v in ["ip ospf", "ipv6 ospf6"] {
-            let _ = write!(
-                config,
-                " {v} area 0\n {v} network point-to-point\n {v} hello-interval 1\n \
-                 {v} dead-interval 3\n {v} bfd\n {v} bfd profile lab\n"
-            );
-        }
-        config.push_str("exit\n");
-    }
-    for (router, id) in [("ospf", "ospf router-id"), ("ospf6", "ospf6 router-id")] {
-        let _ = write!(config, "router {router}\n {id} 10.100.0.1\n maximum-paths 16\nexit\n");
-    }
-    config
-}
-
-/// FRR's configuration where nodes speak BGP.
-pub(crate) fn router_config(options: &Options) -> String {
-    let bfd = options.bfd.as_millis();
-    let (keepalive, hold) = (options.hold.as_secs() / 3, options.hold.as_secs());
-    let mut peers = String::new();
-    let mut families = [String::new(), String::new()];
-    for n in 1..=options.nodes {
-        for (family, address) in node_addresses(n).into_iter().enumerate() {
-            let asn = TOR_AS + u32::from(n);
-            let _ = write!(
-                peers,
-                " neighbor {address} remote-as {asn}\n \
-                 neighbor {address} description node{n}\n \
-                 neighbor {address} timers connect 1\n \
-                 neighbor {address} advertisement-interval 0\n \
-                 neighbor {address} bfd profile lab\n"
-            );
-            let _ = writeln!(families[family], "  neighbor {address} activate");
-            if address.is_ipv6() {
-                // Next hops by which tests can tell the nodes apart.
-                let _ = writeln!(families[family], "  neighbor {address} route-map global in");
-            }
-        }
-    }
-    let [v4, v6] = families;
-    format!(
-        "hostname tor\n\
-         log timestamp precision 3\n\
-         bfd\n \
-         profile lab\n  \
-         detect-multiplier 3\n  \
-         receive-interval {bfd}\n  \
-         transmit-interval {bfd}\n \
-         exit\n\
-         exit\n\
-         route-map global permit 10\n \
-         set ipv6 next-hop prefer-global\n\
-         exit\n\
-         router bgp {TOR_AS}\n \
-         bgp router-id 10.100.0.1\n \
-         no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n \
-         no bgp network import-check\n \
-         bgp bestpath as-path multipath-relax\n \
-         timers bgp {keepalive} {hold}\n\
-         {peers} \
-         address-family ipv4 unicast\n  \
-         maximum-paths 16\n\
-         {v4} \
-         exit-address-family\n \
-         address-family ipv6 unicast\n  \
-         maximum-paths 16\n\
-         {v6} \
-         exit-address-family\n\
-         exit\n"
-    )
-}
 
 fn bgp_of_node(n: u8, hold: Duration) -> String {
     let hold = hold.as_secs();
