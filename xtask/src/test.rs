@@ -97,6 +97,12 @@ const GROUPS: &[Group] = &[
         run: |_| machines::rss(),
     },
     Group {
+        name: "image",
+        about: "the appliance image boots, announces, upgrades, and refuses what it must",
+        root: true,
+        run: |_| machines::image(false),
+    },
+    Group {
         name: "fuzz",
         about: "garbage into everything that reads bytes",
         root: false,

@@ -27,7 +27,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// For a machine to boot and settle, emulated and beside another one on a busy host.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// An update of the appliance.
 #[derive(Debug, Clone, PartialEq, Eq)]
