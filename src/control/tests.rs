@@ -217,6 +217,15 @@ fn withdrawn_on_stall_and_on_link_down_but_not_on_a_forgotten_neighbour() {
 }
 
 #[test]
+fn without_a_check_a_next_hop_that_stops_resolving_is_believed() {
+    let unchecked = Service { check: None, ..service(&["10.2.0.11"]) };
+    let mut bench = Bench::new(vec![unchecked]);
+    assert!(bench.announced());
+    bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));
+    assert!(!bench.announced());
+}
+
+#[test]
 fn an_unresolved_next_hop_holds_back_the_first_announcement_of_each_service() {
     let mut bench = Bench::new(vec![service(&["10.2.0.11"])]);
     bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));

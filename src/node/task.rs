@@ -87,7 +87,7 @@ impl Task {
         let mut stopping = false;
         loop {
             self.owner.settle(&mut self.outlets);
-            if !self.settled && self.owner.state().is_settled() {
+            if !self.settled && self.owner.is_settled() {
                 self.settled = true;
                 self.speaker.set_settled();
             }
