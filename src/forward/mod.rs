@@ -33,6 +33,8 @@ mod maglev;
 mod other;
 mod pool;
 mod schedule;
+#[doc(hidden)]
+pub mod stages;
 pub mod stats;
 pub mod steering;
 pub mod tables;
