@@ -82,6 +82,7 @@ impl Handle {
             shared: Arc::clone(&self.shared),
             commands,
             wanted_neighbours,
+            sharing: None,
             poll: PollMode::Throughput,
             max_sleep: Duration::ZERO,
         });

@@ -8,6 +8,7 @@
 //! So the cache misses of a burst overlap. Everything a known flow's packet needs is here and
 //! inlined; the rest is called.
 
+use super::adopt::deadline;
 use super::build::{Address, Local, Tables};
 use super::create::Arrival;
 use super::engine::{Context, Engine, Origin};
@@ -194,7 +195,7 @@ impl Engine {
         };
         let tuple = Tuple::<A>::read(header);
         let flags = tcp_flags::<A, TCP, N>(header);
-        let anew = TCP && !tcp::plain(flags) && self.starts_anew(context.tables, found, flags);
+        let anew = TCP && !tcp::plain(flags) && self.may_start_anew(context.tables, found, flags);
         let known = if anew {
             None
         } else {
@@ -245,7 +246,7 @@ impl Engine {
         if record.transport != transport(A::V6, TCP) as u8 {
             return None;
         }
-        let (arrives, out) = sides::<A>(tables, record, direction)?;
+        let (arrives, out) = sides::<A>(tables, &self.adoption.lips, record, direction)?;
         if arrives != *tuple {
             return None;
         }
@@ -295,9 +296,10 @@ impl Engine {
     /// The flow's state changed, or not.
     #[inline(never)]
     fn move_to(&mut self, context: &Context, flow: FlowNumber, service: ServiceId, next: State) {
-        if self.flows.get(flow).is_some_and(|r| r.state != next) {
+        if let Some(record) = self.flows.get(flow).filter(|r| r.state != next) {
             let timeout = context.tables.timeouts(service).of(next);
-            self.flows.set_state(flow, next, context.now.plus(timeout));
+            let deadline = deadline(record.lip, context.now, timeout);
+            self.flows.set_state(flow, next, deadline);
         }
     }
 

@@ -3,6 +3,7 @@
 //! The family is a type: an address is the number its bytes make when loaded natively, `u32` for
 //! IPv4 and `u128` for IPv6. Ports are loaded likewise.
 
+use super::adopt::ForeignLips;
 use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
 use super::hash::Seed;
@@ -26,7 +27,7 @@ pub(super) trait Family: Copy + Eq {
 
     /// Client, VIP, LIP and backend of a flow. `None`: a slot that the flow names is empty in these
     /// tables.
-    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]>;
+    fn ends(tables: &Tables, foreign: &ForeignLips, record: &Record) -> Option<[Self; 4]>;
     /// As [`Record::addresses`] has them.
     fn pack(ends: [Self; 4]) -> [u8; 16];
     fn from_address(address: &Address) -> Self;
@@ -52,7 +53,7 @@ impl Family for u32 {
     const L4: usize = offset::V4_L4;
 
     #[inline(always)]
-    fn ends(_tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+    fn ends(_: &Tables, _: &ForeignLips, record: &Record) -> Option<[Self; 4]> {
         let packed = &record.addresses;
         Some([0, 4, 8, 12].map(|at| Self::from_ne_bytes(get(packed, at))))
     }
@@ -102,17 +103,21 @@ impl Family for u128 {
     const L4: usize = offset::V6_L4;
 
     #[inline(always)]
-    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+    fn ends(tables: &Tables, foreign: &ForeignLips, record: &Record) -> Option<[Self; 4]> {
         let service = tables.service(record.service)?;
         let backend = tables.backend(record.backend)?;
-        let lip = tables.lip(record.lip)?;
-        if service.port == 0 || backend.port == 0 || !lip.present {
+        if service.port == 0 || backend.port == 0 {
             return None;
         }
+        let lip = match tables.lip(record.lip) {
+            Some(lip) if lip.present => lip.address,
+            Some(_) => return None,
+            None => foreign.get(record.lip)?,
+        };
         Some([
             Self::from_ne_bytes(record.addresses),
             Self::from_address(&service.vip),
-            Self::from_address(&lip.address),
+            Self::from_address(&lip),
             Self::from_address(&backend.address),
         ])
     }
@@ -212,10 +217,11 @@ pub(super) fn deltas<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> (Delta, Delta
 #[inline(always)]
 pub(super) fn sides<A: Family>(
     tables: &Tables,
+    foreign: &ForeignLips,
     record: &Record,
     direction: Direction,
 ) -> Option<(Tuple<A>, Tuple<A>)> {
-    let [client, vip, lip, backend] = A::ends(tables, record)?;
+    let [client, vip, lip, backend] = A::ends(tables, foreign, record)?;
     let outside = Tuple {
         source: client,
         destination: vip,

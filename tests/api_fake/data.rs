@@ -212,6 +212,7 @@ pub fn flows() -> Vec<FlowInfo> {
         idle_ms,
         worker,
         service: "web".to_owned(),
+        owner: None,
     };
     vec![
         flow("198.51.100.7:51034", FlowState::Established, 42, 0),

@@ -145,6 +145,7 @@ impl Node for Fake {
     async fn drain(&self, scope: Scope, request: DrainRequest) -> Result<DrainResult, ApiError> {
         self.record(format!("drain {scope:?} {:?}", request.reason));
         Ok(DrainResult {
+            flows_left: (scope == Scope::Node).then_some(1204),
             changes: vec![match scope {
                 Scope::Node => "draining the node: preference lowered, withdrawn in 5s".to_owned(),
                 Scope::Service(name) => format!("draining service {name}"),
@@ -155,7 +156,7 @@ impl Node for Fake {
 
     async fn undrain(&self, scope: Scope) -> Result<DrainResult, ApiError> {
         self.record(format!("undrain {scope:?}"));
-        Ok(DrainResult { changes: Vec::new() })
+        Ok(DrainResult { changes: Vec::new(), flows_left: None })
     }
 
     async fn reload(&self) -> Result<ReloadResult, ApiError> {

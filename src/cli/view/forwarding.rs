@@ -130,8 +130,12 @@ pub fn flows(list: &FlowList, style: Style) -> String {
         .number("IDLE")
         .number("WORKER")
         .text("SERVICE");
+    let adopted = list.flows.iter().any(|flow| flow.owner.is_some());
+    if adopted {
+        table = table.text("OWNER");
+    }
     for flow in &list.flows {
-        table
+        let row = table
             .row()
             .cell(protocol_name(flow.protocol))
             .cell(flow.client.to_string())
@@ -142,6 +146,9 @@ pub fn flows(list: &FlowList, style: Style) -> String {
             .cell(human::milliseconds(flow.idle_ms))
             .cell(flow.worker.to_string())
             .cell(&flow.service);
+        if adopted {
+            row.cell(flow.owner.map_or_else(String::new, |owner| owner.to_string()));
+        }
     }
     let mut out = table.render(style);
     let shown = list.flows.len() as u64;
