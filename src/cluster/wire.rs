@@ -40,6 +40,7 @@ pub struct Message {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub enum Body {
     /// "Which of these flows are yours?"
     Question(ArrayVec<FlowKey, MAX_ENTRIES>),

@@ -215,16 +215,14 @@ impl Engine {
         let hashes =
             [outside, inside.reversed()].map(|tuple| tuple.hash(&self.seed, protocol) as u32);
         let deadline = deadline(lip, now, tables.timeouts(service).of(state));
-        let flow = match self.flows.insert(record, hashes, deadline) {
-            Ok(flow) => flow,
-            Err(_) => {
-                let victim = self.flows.eviction_candidate().ok_or(DropReason::FlowTableFull)?;
-                self.end(victim);
-                self.stats.flows_evicted.add(1);
-                let again = self.flows.insert(record, hashes, deadline);
-                again.map_err(|_| DropReason::FlowTableFull)?
-            }
-        };
+        let mut inserted = self.flows.insert(record, hashes, deadline);
+        if inserted.is_err() {
+            let victim = self.flows.eviction_candidate().ok_or(DropReason::FlowTableFull)?;
+            self.end(victim);
+            self.stats.flows_evicted.add(1);
+            inserted = self.flows.insert(record, hashes, deadline);
+        }
+        let flow = inserted.map_err(|_| DropReason::FlowTableFull)?;
         let used = [self.stats.service(service), self.stats.backend(backend)];
         used.into_iter().flatten().for_each(|usage| usage.active.add(1));
         Ok(flow)

@@ -90,9 +90,9 @@ impl Engine {
             }
         }
         let (tables, lips) = (context.tables, &self.adoption.lips);
-        let entry = match find(&self.flows, tables, lips, transport, &arrives, hash as u32) {
-            Some(entry) => entry,
-            None => return Err(self.no_flow(context, transport, &arrives, hash as u32)),
+        let known = find(&self.flows, tables, lips, transport, &arrives, hash as u32);
+        let Some(entry) = known else {
+            return Err(self.no_flow(context, transport, &arrives, hash as u32));
         };
         let out = self
             .flows

@@ -5,7 +5,7 @@ use super::task::{Ask, Task};
 use super::{shown, shown_ospf};
 use crate::api::model::{
     AnnounceInfo, AnnouncePeer, BackendInfo, BackendSelector, BfdInfo, BgpInfo, BgpSummary,
-    ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo,
+    ClusterInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo,
     OspfNeighborState, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
 };
 use crate::api::{ApiError, Node};
@@ -144,6 +144,14 @@ impl Node for Handle {
 
     async fn ospf(&self) -> Result<Vec<OspfInfo>, ApiError> {
         Ok(self.ospf_statuses().await?.iter().map(shown_ospf::ospf).collect())
+    }
+
+    async fn cluster(&self) -> Result<Option<ClusterInfo>, ApiError> {
+        let Some(sharing) = &self.sharing else {
+            return Ok(None);
+        };
+        let workers = self.ask(|task| task.pulse.workers().to_vec()).await?;
+        Ok(Some(sharing.info(&workers)))
     }
 
     async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {

@@ -1,12 +1,15 @@
 //! The exchange of flows with the other nodes, as a node runs it.
 
 use super::dataplane::Dataplane;
-use crate::cluster::{self, ClusterStats, ExchangeConfig};
+use crate::api::model::{ClusterDatagrams, ClusterInfo, ClusterPeerInfo, SharedFlows};
+use crate::cluster::{self, ClusterStats, ExchangeConfig, PeerStats};
 use crate::config::Config;
+use crate::forward::stats::{Counter, SharingStats};
+use crate::worker::Shared;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// An exchange that runs.
@@ -40,6 +43,48 @@ impl Sharing {
         let task = cluster::spawn(socket, exchange, workers, news, Arc::clone(&stats));
         tracing::info!(address = %cluster.address, peers = ?cluster.peers, "flows are shared");
         Ok(Some(Self { address: cluster.address, stats, started: Instant::now(), task }))
+    }
+}
+
+impl Sharing {
+    pub fn info(&self, workers: &[Arc<Shared>]) -> ClusterInfo {
+        let stats = &self.stats;
+        let sum = |count: fn(&SharingStats) -> &Counter| {
+            workers.iter().map(|worker| count(&worker.stats.sharing).get()).sum()
+        };
+        let uptime = self.started.elapsed();
+        let peer = |peer: &PeerStats| ClusterPeerInfo {
+            address: peer.address,
+            heard_s: peer
+                .heard_ms()
+                .map(|ms| uptime.saturating_sub(Duration::from_millis(ms)).as_secs()),
+            answers: peer.answers.get(),
+            silences: peer.silences.get(),
+        };
+        ClusterInfo {
+            address: self.address,
+            peers: stats.peers.iter().map(peer).collect(),
+            flows: SharedFlows {
+                adopted: sum(|s| &s.adopted),
+                adoptions: sum(|s| &s.adoptions),
+                refused: sum(|s| &s.refused),
+                unconfirmed: sum(|s| &s.unconfirmed),
+                asked: sum(|s| &s.asked),
+                not_asked: sum(|s| &s.not_asked),
+                looked_up: sum(|s| &s.looked_up),
+                found: sum(|s| &s.found),
+            },
+            datagrams: ClusterDatagrams {
+                sent: stats.sent.get(),
+                received: stats.received.get(),
+                unknown_source: stats.unknown_source.get(),
+                bad_signature: stats.bad_signature.get(),
+                malformed: stats.malformed.get(),
+                unexpected: stats.unexpected.get(),
+            },
+            unanswered: stats.unanswered.get(),
+            overloaded: stats.overloaded.get(),
+        }
     }
 }
 

@@ -9,8 +9,9 @@ mod ospf;
 mod routing;
 
 use dunlin::api::model::{
-    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo,
-    FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ClusterInfo, ConfigInfo, DrainRequest,
+    DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope,
+    ServiceInfo, Status, WorkerInfo,
 };
 use dunlin::api::{self, ApiError, Node};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub struct Fake {
     pub bgp: Option<BgpInfo>,
     pub bfd: BfdInfo,
     pub ospf: Vec<OspfInfo>,
+    pub cluster: Option<ClusterInfo>,
     pub ports: Vec<PortInfo>,
     pub drops: Vec<DropInfo>,
     pub announce: Vec<AnnounceInfo>,
@@ -45,6 +47,7 @@ impl Fake {
         fake.flows.clear();
         fake.bfd = BfdInfo::default();
         fake.ospf.clear();
+        fake.cluster = None;
         fake.ports.clear();
         fake.announce.clear();
         for drop in &mut fake.drops {
@@ -69,6 +72,7 @@ impl Fake {
             bgp: Some(routing::bgp()),
             bfd: routing::bfd(),
             ospf: ospf::ospf(),
+            cluster: Some(data::cluster()),
             ports: data::ports(),
             drops: data::drops(),
             announce: routing::announce(),
@@ -120,6 +124,10 @@ impl Node for Fake {
 
     async fn ospf(&self) -> Result<Vec<OspfInfo>, ApiError> {
         Ok(self.ospf.clone())
+    }
+
+    async fn cluster(&self) -> Result<Option<ClusterInfo>, ApiError> {
+        Ok(self.cluster.clone())
     }
 
     async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {

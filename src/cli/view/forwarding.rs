@@ -129,13 +129,10 @@ pub fn flows(list: &FlowList, style: Style) -> String {
         .text("STATE")
         .number("IDLE")
         .number("WORKER")
-        .text("SERVICE");
-    let adopted = list.flows.iter().any(|flow| flow.owner.is_some());
-    if adopted {
-        table = table.text("OWNER");
-    }
+        .text("SERVICE")
+        .text("OWNER");
     for flow in &list.flows {
-        let row = table
+        table
             .row()
             .cell(protocol_name(flow.protocol))
             .cell(flow.client.to_string())
@@ -145,10 +142,8 @@ pub fn flows(list: &FlowList, style: Style) -> String {
             .cell(flow.state.word())
             .cell(human::milliseconds(flow.idle_ms))
             .cell(flow.worker.to_string())
-            .cell(&flow.service);
-        if adopted {
-            row.cell(flow.owner.map_or_else(String::new, |owner| owner.to_string()));
-        }
+            .cell(&flow.service)
+            .cell(flow.owner.map_or_else(String::new, |owner| owner.to_string()));
     }
     let mut out = table.render(style);
     let shown = list.flows.len() as u64;

@@ -20,8 +20,8 @@ impl Story {
     /// Node `n` is drained under load, and then stopped: nothing is lost.
     pub fn drained_flows_go_on(&mut self, n: u8) -> Result<()> {
         self.teller.step(&format!("Drain node{n} under load; the nodes share flows"));
-        let load = self.load(LOAD)?;
         let downloads = self.downloads_through_all_nodes()?;
+        let load = self.load(LOAD)?;
         let start = Instant::now();
         let said = self.fabric.nodes[usize::from(n) - 1].show(&["drain", "--reason", "test"])?;
         ensure!(said.contains("flows left on this node"), "{said}");
@@ -50,8 +50,8 @@ impl Story {
     /// Node `n` is told to stop while downloads go on: it waits for them.
     pub fn stopping_waits_for_flows(&mut self, n: u8) -> Result<()> {
         self.teller.step(&format!("SIGTERM to node{n} under load; the nodes share flows"));
-        let load = self.load(LOAD)?;
         let downloads = self.downloads_through_all_nodes()?;
+        let load = self.load(LOAD)?;
         let start = Instant::now();
         self.fabric.nodes[usize::from(n) - 1].process()?.signal(Signal::SIGTERM)?;
         let out = self.fabric.wait_out(n, PATIENCE)?;
@@ -85,21 +85,26 @@ impl Story {
         self.none_lost(load, back)
     }
 
-    /// So many that each node has some of each family, unless the router's hash is a strange one.
+    /// So many that every node has some of each family. Before there is any other load.
     fn downloads_through_all_nodes(&mut self) -> Result<Vec<Download>> {
+        const MOST: usize = 64;
         let mut downloads = Vec::new();
-        for _ in 0..8 {
-            downloads.extend(self.downloads(SLOW)?);
-        }
-        for node in &self.fabric.nodes {
-            let flows = node.ask(&["flows", "--state", "established"])?;
-            let vips: BTreeSet<bool> = flows["flows"]
-                .as_array()
-                .context("flows")?
-                .iter()
-                .filter_map(|flow| Some(flow["vip"].as_str()?.starts_with('[')))
-                .collect();
-            ensure!(vips.len() == 2, "{} has no flows of both families: {flows}", node.name());
+        loop {
+            for _ in 0..4 {
+                downloads.extend(self.downloads(SLOW)?);
+            }
+            let mut all = true;
+            for node in &self.fabric.nodes {
+                let flows = node.ask(&["flows", "--state", "established"])?;
+                let flows = flows["flows"].as_array().context("flows")?;
+                let vips = flows.iter().filter_map(|flow| flow["vip"].as_str());
+                let families: BTreeSet<bool> = vips.map(|vip| vip.starts_with('[')).collect();
+                all &= families.len() == 2;
+            }
+            if all {
+                break;
+            }
+            ensure!(downloads.len() < MOST, "the router sends all downloads to the same nodes");
         }
         let seconds = DOWNLOAD as f64 / f64::from(SLOW);
         self.teller.note(&format!("{} downloads of {seconds:.0} s under way", downloads.len()));
