@@ -19,7 +19,7 @@ use super::pool::Pool;
 use super::stats::{SharingStats, WorkerStats};
 use super::tables::{LipId, Protocol};
 use super::time::{Now, Tick, ms_of_ticks, ticks_of_ms};
-use super::tuple::{Family, Tuple, sides, transport};
+use super::tuple::{Family, Tuple, leaves, transport};
 use super::verdict::DropReason;
 use crate::packet::{PROTOCOL_TCP, Transport};
 use std::collections::VecDeque;
@@ -165,8 +165,8 @@ impl LipId {
 impl ForeignLips {
     #[cold]
     #[inline(never)]
-    pub fn get(&self, lip: LipId) -> Option<Address> {
-        self.used(lip).map(|lip| lip.address)
+    pub fn get(&self, lip: LipId) -> Option<&Address> {
+        self.used(lip).map(|lip| &lip.address)
     }
 
     /// Number of the peer whose LIP it is.
@@ -428,7 +428,7 @@ impl Engine {
             let timeout = tables.timeouts(record.service).of(state);
             self.flows.set_state(entry.flow(), state, record.last_seen.plus(timeout));
         }
-        let (_, inside) = sides::<A>(tables, &self.adoption.lips, &record, Direction::Request)?;
+        let inside = leaves::<A>(tables, &self.adoption.lips, &record, Direction::Request)?;
         Some(FlowMapping {
             key: *key,
             lip: socket(inside.source, inside.source_port),
@@ -459,8 +459,8 @@ impl Engine {
         }
         if let Some(known) = self.find_tcp(tables, &outside) {
             let record = *self.flows.get(known.flow()).filter(|r| r.lip.is_foreign())?;
-            let same = sides::<A>(tables, &self.adoption.lips, &record, Direction::Request);
-            if same == Some((outside, inside)) {
+            let same = leaves::<A>(tables, &self.adoption.lips, &record, Direction::Request);
+            if same == Some(inside) {
                 self.confirmed(tables, now, known.flow());
                 return Some(());
             }
@@ -537,7 +537,7 @@ fn socket<A: Family>(address: A, port: u16) -> SocketAddr {
 
 fn key_of(tables: &Tables, lips: &ForeignLips, record: &Record) -> Option<FlowKey> {
     fn of<A: Family>(tables: &Tables, lips: &ForeignLips, record: &Record) -> Option<FlowKey> {
-        let (outside, _) = sides::<A>(tables, lips, record, Direction::Request)?;
+        let outside = leaves::<A>(tables, lips, record, Direction::Reply)?.reversed();
         Some(FlowKey {
             client: socket(outside.source, outside.source_port),
             vip: socket(outside.destination, outside.destination_port),

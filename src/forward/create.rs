@@ -9,7 +9,7 @@ use super::hash::Seed;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
 use super::time::Tick;
-use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number, sides};
+use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::{TCP_SYN, Transport};
 
@@ -196,10 +196,7 @@ impl Engine {
                 inside.source,
                 inside.destination,
             ]),
-            client_port: outside.source_port,
-            vip_port: outside.destination_port,
-            local_port: inside.source_port,
-            backend_port: inside.destination_port,
+            ports: [outside, inside.reversed()].map(|tuple| tuple.wire().ports),
             service,
             backend,
             lip,
@@ -238,10 +235,11 @@ pub(super) fn find<A: Family>(
     tuple: &Tuple<A>,
     hash: u32,
 ) -> Option<Entry> {
+    let wire = tuple.wire();
     flows.find(hash, |record, direction| {
         record.transport == transport as u8
-            && sides::<A>(tables, foreign, record, direction)
-                .is_some_and(|(arrives, _)| arrives == *tuple)
+            && A::wires(tables, foreign, record, direction)
+                .is_some_and(|(arrives, _)| arrives == wire)
     })
 }
 

@@ -1,5 +1,9 @@
 //! Any sequence of packets, time and table changes leaves the flows of an engine consistent.
 
+mod adoption;
+
+use super::burst;
+use super::engine::Context;
 use super::tables::{
     BackendId, BackendSpec, LipId, LipSpec, Mac, NeighbourSpec, NextHopId, NextHopSpec, PortId,
     PortSpec, Protocol, RouteSpec, Scheduler, ServiceId, ServiceSpec, TablesSpec, Timeouts,
@@ -197,7 +201,20 @@ fn read(frame: &[u8]) -> Seen {
 }
 
 fn build(tcp_: bool, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
-    if tcp_ { tcp(LINK, from, to, flags, b"x") } else { udp(LINK, from, to, b"x") }
+    let payload = b"at least as long as Ethernet wants";
+    if tcp_ { tcp(LINK, from, to, flags, payload) } else { udp(LINK, from, to, payload) }
+}
+
+/// What the long way alone makes of a frame.
+fn long_way(engine: &mut Engine, context: &Context, frame: &mut Vec<u8>) -> Verdict {
+    let mac = context.tables.port_mac(context.port).unwrap();
+    let mut verdict = Verdict::Kernel;
+    let (step, hash) = engine.parse_any(context, mac, frame, &mut verdict);
+    if step == burst::Step::Decided {
+        return verdict;
+    }
+    let found = engine.flows.first(hash);
+    engine.decide_any(context, frame, step, hash, found)
 }
 
 /// The engine, and what a plain map says must happen.
@@ -206,6 +223,8 @@ struct World {
     tables: Tables,
     engine: Engine,
     stats: Arc<WorkerStats>,
+    /// As `engine`, but everything goes the long way.
+    long: Engine,
     now: Now,
     /// Client side to backend side, of every flow as last seen.
     model: HashMap<Seen, Seen>,
@@ -226,14 +245,20 @@ impl World {
             steering: Steering::Software { rss: vec![true] },
         };
         let spec = spec();
-        let mut engine = Engine::new(config, Arc::clone(&stats));
+        let tables = Tables::build(&spec, None).unwrap();
+        let mut engine = Engine::new(config.clone(), Arc::clone(&stats));
+        let mut long = Engine::new(config, Arc::new(WorkerStats::new(8, 16)));
         let limits = SharingLimits { questions_per_second: 100, max_adopted: MAX_ADOPTED };
-        engine.share_flows(limits);
+        for engine in [&mut engine, &mut long] {
+            engine.set_tables(&tables);
+            engine.share_flows(limits);
+        }
         let mut world = Self {
-            tables: Tables::build(&spec, None).unwrap(),
+            tables,
             spec,
             engine,
             stats,
+            long,
             now: Now(7_000_000_000_000),
             model: HashMap::new(),
             inside: Vec::new(),
@@ -242,6 +267,7 @@ impl World {
         };
         // The timers begin now.
         world.engine.tick(&world.tables, world.now);
+        world.long.tick(&world.tables, world.now);
         world
     }
 
@@ -258,6 +284,15 @@ impl World {
             &mut verdicts,
         );
         self.frames += 1;
+        let context = Context {
+            tables: &self.tables,
+            now: self.now.tick(),
+            port: PORT,
+            origin: Origin::Handover,
+        };
+        let mut same = frame.to_vec();
+        let verdict = long_way(&mut self.long, &context, &mut same);
+        assert_eq!((verdicts[0], &frames[0]), (verdict, &same), "the long way");
         match verdicts[0] {
             Verdict::Transmit { .. } | Verdict::Wait { .. } => {
                 self.forwarded += 1;
@@ -306,6 +341,7 @@ impl World {
                 self.now.0 += ms * 1_000_000;
                 for _ in 0..20 {
                     self.engine.tick(&self.tables, self.now);
+                    self.long.tick(&self.tables, self.now);
                 }
             }
             Step::Usable { service, backend } => self.change(|spec| {
@@ -317,7 +353,7 @@ impl World {
                 *removed = !*removed;
             }),
             Step::Answer { local_port, backend, has_it } => {
-                while let Some(key) = self.engine.next_question() {
+                while let Some(key) = self.question() {
                     if has_it {
                         self.answer(key, local_port, backend);
                     }
@@ -325,7 +361,7 @@ impl World {
             }
             Step::Find { v6, client: n } => {
                 let (client, vip) = (client(v6, n), SocketAddr::new(vip(v6), 80));
-                let found = self.engine.find_flow(&self.tables, self.now, &FlowKey { client, vip });
+                let found = self.find(&FlowKey { client, vip });
                 if let Some(found) = found {
                     let inside = self.model.get(&(true, client, vip));
                     assert_eq!(inside, Some(&(true, found.lip, found.backend)));
@@ -340,6 +376,24 @@ impl World {
         }
     }
 
+    fn question(&mut self) -> Option<FlowKey> {
+        let question = self.engine.next_question();
+        assert_eq!(question, self.long.next_question());
+        question
+    }
+
+    fn find(&mut self, key: &FlowKey) -> Option<FlowMapping> {
+        let found = self.engine.find_flow(&self.tables, self.now, key);
+        assert_eq!(found, self.long.find_flow(&self.tables, self.now, key));
+        found
+    }
+
+    fn adopt(&mut self, mapping: &FlowMapping) -> bool {
+        let adopted = self.engine.adopt(&self.tables, self.now, 3, mapping);
+        assert_eq!(adopted, self.long.adopt(&self.tables, self.now, 3, mapping));
+        adopted
+    }
+
     /// Another node has this flow, on one of a few ports and of the backends, one of them unknown.
     fn answer(&mut self, key: FlowKey, local_port: u16, backend: u8) {
         let v6 = key.vip.is_ipv6();
@@ -351,7 +405,7 @@ impl World {
             None => SocketAddr::new(lip.ip(), 9),
         };
         let mapping = FlowMapping { key, lip, backend, phase: FlowPhase::Established, idle_ms: 5 };
-        if self.engine.adopt(&self.tables, self.now, 3, &mapping) {
+        if self.adopt(&mapping) {
             let inside = (true, lip, backend);
             self.model.retain(|_, other| *other != inside);
             self.model.insert((true, key.client, key.vip), inside);
@@ -364,6 +418,7 @@ impl World {
         self.spec.epoch += 1;
         self.tables = Tables::build(&self.spec, Some(&self.tables)).unwrap();
         self.engine.set_tables(&self.tables);
+        self.long.set_tables(&self.tables);
     }
 
     fn check(&self) {
@@ -399,6 +454,14 @@ impl World {
             |usage: &stats::Usage| usage.requests().packets.get() + usage.replies().packets.get();
         assert_eq!(sum(&packets), (forwarded, forwarded), "packets");
         self.check_views();
+        let long = &self.long.stats;
+        let usage = |stats: &WorkerStats| -> Vec<_> {
+            let services = (0..8).filter_map(|id| stats.service(ServiceId(id)));
+            let all = services.chain((0..16).filter_map(|id| stats.backend(BackendId(id))));
+            all.map(|usage| format!("{usage:?}")).collect()
+        };
+        assert_eq!(usage(stats), usage(long), "counted otherwise on the long way");
+        assert_eq!(stats.dropped(), long.dropped());
     }
 
     /// No LIP:port is in use twice toward one backend, no client tuple has two flows, and every
@@ -490,239 +553,5 @@ fn a_flow_costs_less_than_128_bytes() {
         };
         let each = Engine::new(config, stats).flow_memory() as f64 / f64::from(flows);
         assert!(each <= 128.0, "{flows} flows: {each} bytes each");
-    }
-}
-
-/// Segments of an established connection that began elsewhere.
-mod adoption {
-    use super::*;
-
-    const ACK: u8 = 0x10;
-    const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
-
-    fn key(v6: bool, n: u8) -> FlowKey {
-        FlowKey { client: client(v6, n), vip: SocketAddr::new(vip(v6), 80) }
-    }
-
-    fn mapping(v6: bool, n: u8, local_port: u16) -> FlowMapping {
-        let (lip, backend) = if v6 {
-            ("[2001:db8:9::7]", "[2001:db8:2::1:1]:8080")
-        } else {
-            ("10.9.0.7", "10.2.0.2:8080")
-        };
-        FlowMapping {
-            key: key(v6, n),
-            lip: format!("{lip}:{local_port}").parse().unwrap(),
-            backend: backend.parse().unwrap(),
-            phase: FlowPhase::Established,
-            idle_ms: 0,
-        }
-    }
-
-    fn segment(world: &mut World, v6: bool, n: u8, flags: u8) -> Option<Seen> {
-        let FlowKey { client, vip } = key(v6, n);
-        world.forward(&build(true, client, vip, flags))
-    }
-
-    fn adopt(world: &mut World, mapping: FlowMapping) -> bool {
-        world.engine.adopt(&world.tables, world.now, 3, &mapping)
-    }
-
-    fn pass(world: &mut World, ms: u64) {
-        world.step(&Step::Pass { ms });
-    }
-
-    fn questions(world: &mut World) -> Vec<FlowKey> {
-        std::iter::from_fn(|| world.engine.next_question()).collect()
-    }
-
-    #[test]
-    fn a_flow_is_asked_for_once_and_goes_on_with_its_owners_lip() {
-        for v6 in [false, true] {
-            let mut world = World::new();
-            for _ in 0..3 {
-                assert_eq!(segment(&mut world, v6, 1, ACK), None);
-            }
-            assert_eq!(world.stats.drops(DropReason::AskedPeers), 3);
-            assert_eq!(questions(&mut world), [key(v6, 1)]);
-            let mapping = mapping(v6, 1, 5000);
-            assert!(adopt(&mut world, mapping));
-            let inside = (true, mapping.lip, mapping.backend);
-            assert_eq!(segment(&mut world, v6, 1, ACK), Some(inside));
-            // Tables change under it: nothing of it is ours but the names of service and backend.
-            world.step(&Step::Neighbour);
-            world.step(&Step::Neighbour);
-            world.change(|spec| spec.lips.clear());
-            assert_eq!(segment(&mut world, v6, 1, ACK), Some(inside));
-            let mut views = Vec::new();
-            world.engine.scan_flows(&world.tables, world.now, 0, 100, &mut views);
-            assert_eq!((views[0].owner, views[0].lip), (Some(3), mapping.lip));
-            assert_eq!(world.engine.pool.in_use(), 0);
-            assert_eq!(world.engine.find_flow(&world.tables, world.now, &key(v6, 1)), None);
-        }
-    }
-
-    #[test]
-    fn an_unknown_flow_is_asked_for_again_only_after_a_while() {
-        let mut world = World::new();
-        segment(&mut world, false, 1, ACK);
-        assert_eq!(questions(&mut world).len(), 1);
-        pass(&mut world, 900);
-        segment(&mut world, false, 1, ACK);
-        assert_eq!(questions(&mut world).len(), 0);
-        pass(&mut world, 200);
-        segment(&mut world, false, 1, ACK);
-        assert_eq!(questions(&mut world).len(), 1);
-    }
-
-    #[test]
-    fn what_is_not_the_middle_of_a_connection_is_not_asked_for() {
-        let mut world = World::new();
-        for flags in [SYN | ACK, SYN | RST] {
-            assert_eq!(segment(&mut world, false, 1, flags), None);
-        }
-        assert_eq!(world.stats.drops(DropReason::NotSyn), 2);
-        // From one of our own addresses.
-        let from = SocketAddr::new(vip(false), 1);
-        world.forward(&build(true, from, key(false, 1).vip, ACK));
-        assert_eq!(world.stats.drops(DropReason::BadSource), 1);
-        assert_eq!(questions(&mut world), []);
-    }
-
-    #[test]
-    fn a_flood_costs_a_bounded_number_of_questions() {
-        let mut world = World::new();
-        let vip = key(false, 1).vip;
-        let mut asked = 0;
-        for second in 0..3u64 {
-            for n in 0..5_000u32 {
-                let from = SocketAddr::from(([198, 18, second as u8, 1], n as u16));
-                world.forward(&build(true, from, vip, ACK));
-                if n % 64 == 0 {
-                    asked += questions(&mut world).len();
-                }
-            }
-            asked += questions(&mut world).len();
-            pass(&mut world, 1_000);
-        }
-        // A hundred at once, and a hundred each second.
-        assert!((250..=310).contains(&asked), "{asked}");
-        assert_eq!(world.stats.sharing.asked.get(), asked as u64);
-        assert_eq!(world.stats.sharing.not_asked.get(), 15_000 - asked as u64);
-        assert_eq!(world.engine.flow_count(), 0);
-    }
-
-    #[test]
-    fn a_lease_is_renewed_by_the_owner_or_ends() {
-        for v6 in [false, true] {
-            let mut world = World::new();
-            let mapping = mapping(v6, 1, 5000);
-            assert!(adopt(&mut world, mapping));
-            for _ in 0..5 {
-                pass(&mut world, 29_000);
-                assert_eq!(questions(&mut world), []);
-                assert!(segment(&mut world, v6, 1, ACK).is_some());
-                pass(&mut world, 1_500);
-                assert_eq!(questions(&mut world), [key(v6, 1)]);
-                assert!(segment(&mut world, v6, 1, ACK).is_some(), "while the owner is asked");
-                assert!(adopt(&mut world, mapping));
-            }
-            assert_eq!(world.stats.sharing.adoptions.get(), 1);
-            pass(&mut world, 31_000);
-            assert!(segment(&mut world, v6, 1, ACK).is_some());
-            pass(&mut world, 3_000);
-            assert_eq!(world.stats.sharing.unconfirmed.get(), 1);
-            assert_eq!(world.engine.flow_count(), 0);
-            world.check();
-        }
-    }
-
-    #[test]
-    fn an_idle_or_closed_one_expires_like_any_other() {
-        let mut world = World::new();
-        assert!(adopt(&mut world, mapping(false, 1, 5000)));
-        assert!(segment(&mut world, false, 1, RST).is_some());
-        pass(&mut world, 2_500);
-        assert_eq!((world.engine.flow_count(), world.stats.flows_expired.get()), (0, 1));
-        world.check();
-    }
-
-    #[test]
-    fn a_syn_makes_the_owner_confirm_and_kills_nothing() {
-        let mut world = World::new();
-        let mapping = mapping(false, 1, 5000);
-        assert!(adopt(&mut world, mapping));
-        let inside = Some((true, mapping.lip, mapping.backend));
-        assert_eq!(segment(&mut world, false, 1, SYN), inside);
-        assert_eq!(segment(&mut world, false, 1, SYN), inside);
-        assert_eq!(questions(&mut world), [mapping.key]);
-        assert!(adopt(&mut world, mapping));
-        pass(&mut world, 3_000);
-        assert_eq!(segment(&mut world, false, 1, SYN), inside);
-        assert_eq!(questions(&mut world).len(), 1);
-        // The owner has it no more: the next SYN begins a flow of our own.
-        pass(&mut world, 3_000);
-        let own = segment(&mut world, false, 1, SYN).unwrap();
-        assert_eq!(own.1.ip().to_string(), "10.1.0.1");
-        world.model.insert((true, mapping.key.client, mapping.key.vip), own);
-        world.check_views();
-    }
-
-    #[test]
-    fn the_latest_word_of_the_owner_counts() {
-        let mut world = World::new();
-        assert!(adopt(&mut world, mapping(false, 1, 5000)));
-        assert!(adopt(&mut world, mapping(false, 1, 5001)), "the same client, another port");
-        assert!(adopt(&mut world, mapping(false, 2, 5001)), "another client has the port now");
-        assert_eq!(segment(&mut world, false, 1, ACK), None);
-        assert_eq!(segment(&mut world, false, 2, ACK).unwrap().1.port(), 5001);
-        assert_eq!((world.engine.flow_count(), world.stats.flows_replaced.get()), (1, 2));
-    }
-
-    #[test]
-    fn what_does_not_fit_here_is_refused() {
-        let good = mapping(false, 1, 5000);
-        let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let cases = [
-            ("our own LIP", FlowMapping { lip: socket("10.1.0.1:5000"), ..good }),
-            ("a VIP as LIP", FlowMapping { lip: socket("192.0.2.1:5000"), ..good }),
-            ("no host as LIP", FlowMapping { lip: socket("224.0.0.1:5000"), ..good }),
-            ("an unknown backend", FlowMapping { backend: socket("10.2.0.9:8080"), ..good }),
-            ("another port of it", FlowMapping { backend: socket("10.2.0.2:8081"), ..good }),
-            ("mixed families", FlowMapping { lip: mapping(true, 1, 5000).lip, ..good }),
-        ];
-        let mut world = World::new();
-        for (name, mapping) in cases {
-            assert!(!adopt(&mut world, mapping), "{name}");
-        }
-        let mut unknown = good;
-        unknown.key.vip.set_port(82);
-        assert!(!adopt(&mut world, unknown), "no such service");
-        assert_eq!(world.stats.sharing.refused.get(), 7);
-        // A flow of our own stays.
-        let own = segment(&mut world, false, 1, SYN);
-        assert!(!adopt(&mut world, good));
-        assert_eq!(segment(&mut world, false, 1, ACK), own);
-        for n in 2..2 + MAX_ADOPTED as u8 {
-            assert!(adopt(&mut world, mapping(false, n, 6000 + u16::from(n))));
-        }
-        assert!(!adopt(&mut world, mapping(false, 11, 7000)), "too many");
-    }
-
-    /// Its handshake may have ended at the node that asks.
-    #[test]
-    fn a_half_open_flow_that_is_asked_for_is_open() {
-        let mut world = World::new();
-        let (tcp, lip, backend) = segment(&mut world, true, 1, SYN).unwrap();
-        let find =
-            |world: &mut World| world.engine.find_flow(&world.tables, world.now, &key(true, 1));
-        assert_eq!(find(&mut world), None, "the backend has not answered");
-        world.forward(&build(tcp, backend, lip, SYN | ACK)).unwrap();
-        let found = find(&mut world).unwrap();
-        assert_eq!((found.lip, found.backend, found.phase), (lip, backend, FlowPhase::Established));
-        pass(&mut world, 60_000);
-        assert_eq!(world.engine.flow_count(), 1, "it does not expire like a half-open one");
-        assert_eq!(world.stats.flows_half_open.get(), 0);
     }
 }

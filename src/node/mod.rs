@@ -5,6 +5,7 @@
 //! Order of the end: lower the preference, withdraw, let flows end if other nodes carry them on, say
 //! goodbye to the peers, stop the workers.
 
+mod apply;
 mod dataplane;
 mod flows;
 mod handle;
@@ -34,7 +35,7 @@ use outlets::Outlets;
 use pulse::Pulse;
 use routing::bfd::BfdHandle;
 use routing::ospf::OspfHandle;
-use routing::speaker::Speaker;
+use routing::speaker::{DynamicPeers, Speaker};
 use sharing::Sharing;
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -105,9 +106,11 @@ async fn serve(
         snapshots,
         wanted_neighbours,
         imported: speaker.imported(),
+        dynamic_peers: speaker.dynamic_peers(),
         bfd: bfd.subscribe(),
     };
-    bfd.set_sessions(speaking::bfd_sessions(&config)).await?;
+    let dynamic_peers = DynamicPeers::default();
+    bfd.set_sessions(speaking::bfd_sessions(&config, &dynamic_peers)).await?;
     let ospf = speaking::ospf_configs(&config)
         .into_iter()
         .map(|(config, timers)| {
@@ -130,6 +133,8 @@ async fn serve(
         pulse: Pulse::new(dataplane.workers.clone(), config.dataplane.stall_after),
         speaker,
         bfd,
+        dynamic_peers,
+        settled: false,
         configurator,
         clock: Box::new(move || clock.now_ns()),
         links: dataplane.ports.iter().map(ports::link_probe).collect(),
