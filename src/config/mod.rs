@@ -15,6 +15,7 @@ mod secret;
 mod announce;
 mod bfd;
 mod bgp;
+mod cluster;
 mod network;
 mod node;
 mod ospf;
@@ -100,6 +101,7 @@ fn read(root: &Table<'_>) -> Config {
         node: node::node(root, &ports),
         dataplane: node::dataplane(root),
         announce: announce::announce(root, &known),
+        cluster: cluster::cluster(root),
         bfd: bfd::profile(root),
         bgp: bgp::bgp(root, &known),
         ospf,

@@ -20,6 +20,7 @@ pub const ROOT: Section = Section {
         "route",
         "local",
         "announce",
+        "cluster",
         "bfd",
         "bgp",
         "ospf",
@@ -69,6 +70,11 @@ pub const ANNOUNCE: Section = Section {
 };
 
 pub const ANNOUNCE_OSPF: Section = Section { name: "announce.ospf", keys: &["cost", "type"] };
+
+pub const CLUSTER: Section = Section {
+    name: "cluster",
+    keys: &["address", "port", "peers", "key", "max-questions", "max-adopted", "drain-flows"],
+};
 
 pub const BFD: Section = Section { name: "bfd", keys: &["min-tx", "min-rx", "multiplier"] };
 
@@ -245,6 +251,7 @@ pub const SECTIONS: &[&Section] = &[
     &LOCAL,
     &ANNOUNCE,
     &ANNOUNCE_OSPF,
+    &CLUSTER,
     &BFD,
     &BGP,
     &NEIGHBOR,

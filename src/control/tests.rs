@@ -50,6 +50,7 @@ fn service(backends: &[&str]) -> Service {
 
 fn config(services: Vec<Service>) -> Arc<Config> {
     Arc::new(Config {
+        cluster: None,
         node: Node {
             name: "n1".into(),
             router_id: "10.1.1.2".parse().unwrap(),
