@@ -127,10 +127,10 @@ async fn two_speakers_tell_each_other_what_they_want() {
     two.imports(&["192.0.2.1/32", "192.0.2.2/32"]).await;
     one.wanted.send_replace(wanted(&["192.0.2.2/32"]));
     two.imports(&["192.0.2.2/32"]).await;
-    let told = one.handle.announced(address(2)).await.unwrap();
+    let told = one.handle.announced(address(2), None).await.unwrap();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].next_hop, IpAddr::from([10, 0, 0, 1]));
-    assert!(one.handle.announced(address(9)).await.is_none());
+    assert!(one.handle.announced(address(9), None).await.is_none());
     let text = serde_json::to_string(&one.handle.status()).unwrap();
     let back: routing::speaker::SpeakerStatus = serde_json::from_str(&text).unwrap();
     assert_eq!(back.neighbors[0].prefixes_announced, 1, "a status travels as JSON");

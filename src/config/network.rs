@@ -31,6 +31,11 @@ pub(super) struct Known {
     pub ports: HashSet<String>,
     /// Ports that are named by the MAC address of their NIC.
     pub macs: HashSet<Mac>,
+    /// Networks that the ports are in, by port.
+    pub networks: Vec<(String, IpNet)>,
+    /// Ports whose neighbors OSPF of these versions has followed by BFD: IPv4, IPv6.
+    pub followed_v4: HashSet<String>,
+    pub followed_v6: HashSet<String>,
     /// OSPF areas of these versions take no external routes: IPv4, IPv6.
     pub stub_v4: bool,
     pub stub_v6: bool,
@@ -80,6 +85,9 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
         known.ports.extend(name.clone());
         if let Some(Device::Mac(mac)) = &device {
             known.macs.insert(*mac);
+        }
+        if let Some(name) = &name {
+            known.networks.extend(addresses.iter().map(|net| (name.clone(), net.trunc())));
         }
         if let (Some(name), Some(device)) = (name, device) {
             let control = control.unwrap_or(ControlKind::Auto);

@@ -4,7 +4,7 @@
 //! workers and [`State::decisions`] for the routers. Nothing here does input or output or reads a
 //! clock, so every rule can be tested by events alone.
 
-use super::announce::{self, Decision, Drain, NodeView, ServiceView, VipView};
+use super::announce::{self, Decision, Drain, NodeView, Path, ServiceView, VipView};
 use super::kernel::KernelView;
 use super::slots::Slots;
 use crate::config::model::{self, Config};
@@ -86,6 +86,8 @@ pub struct ServiceState {
     pub backends: Vec<BackendState>,
     /// Epoch of the first tables that hold it; 0 until they are built.
     pub since_epoch: u64,
+    /// A next hop toward a usable backend has resolved since a port that leads there came up.
+    pub path_proven: bool,
     pub removed: Option<u64>,
 }
 
@@ -236,6 +238,20 @@ impl State {
         announce::decide(&node, &self.vip_views(), &self.config.local_prefixes)
     }
 
+    /// All that has to be found out about what is configured has been: every check has a result,
+    /// every worker has the tables, and where a backend is usable the way to it is known.
+    pub fn is_settled(&self) -> bool {
+        let oldest = self.workers.iter().map(|w| w.epoch).min().unwrap_or(0);
+        let known = |service: &ServiceState| {
+            service.since_epoch != 0
+                && service.since_epoch <= oldest
+                && (service.path_proven || self.best_path(service) != Some(Path::Unresolved))
+        };
+        self.targets.iter().all(|target| self.health.contains_key(target))
+            && self.services.values().filter(|s| s.removed.is_none()).all(known)
+            && oldest != 0
+    }
+
     /// What should be probed now.
     pub fn targets(&self) -> &HashSet<Target> {
         &self.targets
@@ -327,6 +343,7 @@ impl State {
             if !wanted.contains_key(key) && service.removed.is_none() {
                 service.removed = Some(0);
                 service.since_epoch = 0;
+                service.path_proven = false;
                 for backend in &mut service.backends {
                     backend.removed.get_or_insert(0);
                 }
@@ -360,6 +377,7 @@ impl State {
             config: Arc::clone(&config),
             backends: Vec::new(),
             since_epoch: 0,
+            path_proven: false,
             removed: None,
         });
         service.removed = None;
@@ -391,9 +409,42 @@ impl State {
         }
     }
 
-    fn reaches(&self, address: IpAddr) -> bool {
+    /// The best of the ways to the service's usable backends; `None` without such a backend.
+    fn best_path(&self, service: &ServiceState) -> Option<Path> {
         let link_up = |port: PortId| self.ports.get(usize::from(port.0)).is_some_and(|p| p.up);
-        self.kernel.reaches(address, link_up)
+        let mut best = None;
+        for backend in service.backends.iter().filter(|b| self.usable(b)) {
+            match self.kernel.path(backend.address.ip(), link_up) {
+                Path::Proven => return Some(Path::Proven),
+                Path::Unresolved => best = Some(Path::Unresolved),
+                Path::Down => best = best.or(Some(Path::Down)),
+            }
+        }
+        best
+    }
+
+    /// To be called once after a batch of events, before the decisions are asked for: remembers
+    /// which services have been reachable. The loss of the way as a whole is believed at once; a
+    /// neighbour that the kernel forgets is left to the health checks.
+    pub(super) fn prove_paths(&mut self) {
+        let changes: Vec<_> = self
+            .services
+            .values()
+            .filter(|service| service.removed.is_none())
+            .filter_map(|service| {
+                let proven = match self.best_path(service)? {
+                    Path::Proven => true,
+                    Path::Down => false,
+                    Path::Unresolved => return None,
+                };
+                (proven != service.path_proven).then_some((service.key, proven))
+            })
+            .collect();
+        for (key, proven) in changes {
+            if let Some(service) = self.services.get_mut(&key) {
+                service.path_proven = proven;
+            }
+        }
     }
 
     fn service_spec(&self, service: &ServiceState) -> ServiceSpec {
@@ -441,14 +492,17 @@ impl State {
 
     fn service_view(&self, service: &ServiceState) -> ServiceView {
         let configured = service.backends.iter().filter(|b| b.removed.is_none());
-        let usable: Vec<_> = configured.clone().filter(|b| self.usable(b)).collect();
+        let path = match self.best_path(service) {
+            Some(Path::Unresolved) if service.path_proven => Path::Proven,
+            path => path.unwrap_or(Path::Down),
+        };
         ServiceView {
             name: service.config.name.clone(),
             on_no_backend: service.config.on_no_backend,
             min_healthy: service.config.min_healthy,
-            backends: configured.count() as u32,
-            usable: usable.len() as u32,
-            reachable: usable.iter().filter(|b| self.reaches(b.address.ip())).count() as u32,
+            backends: configured.clone().count() as u32,
+            usable: configured.filter(|b| self.usable(b)).count() as u32,
+            path,
             since_epoch: service.since_epoch,
             drain: self.drained_services.get(&service.config.name).copied().unwrap_or_default(),
         }

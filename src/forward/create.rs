@@ -7,7 +7,7 @@ use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
-use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number, sides};
+use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::Transport;
 
@@ -156,10 +156,7 @@ impl Engine {
                 inside.source,
                 inside.destination,
             ]),
-            client_port: outside.source_port,
-            vip_port: outside.destination_port,
-            local_port: inside.source_port,
-            backend_port: inside.destination_port,
+            ports: [outside, inside.reversed()].map(|tuple| tuple.wire().ports),
             service,
             backend,
             lip,
@@ -194,9 +191,10 @@ pub(super) fn find<A: Family>(
     tuple: &Tuple<A>,
     hash: u32,
 ) -> Option<Entry> {
+    let wire = tuple.wire();
     flows.find(hash, |record, direction| {
         record.transport == transport as u8
-            && sides::<A>(tables, record, direction).is_some_and(|(arrives, _)| arrives == *tuple)
+            && A::wires(tables, record, direction).is_some_and(|(arrives, _)| arrives == wire)
     })
 }
 

@@ -102,6 +102,10 @@ impl Fib {
         Hop::NoRoute
     }
 
+    pub fn adjacencies(&self) -> &[Adjacency] {
+        &self.adjacencies
+    }
+
     pub fn adjacency(&self, number: u32) -> Option<&Adjacency> {
         self.adjacencies.get(number as usize)
     }

@@ -41,6 +41,7 @@ mod tcp;
 mod tests;
 mod time;
 mod tuple;
+mod unusual;
 mod verdict;
 mod view;
 mod wheel;

@@ -4,12 +4,12 @@ use crate::config::model::{self, Config};
 use ipnet::IpNet;
 use kni::mirror::InstalledNextHop;
 use routing::bfd::{AuthConfig, SessionConfig};
-use routing::bgp::config::{Import, NeighborConfig, Password, RemoteAs};
+use routing::bgp::config::{AoKey, Import, NeighborConfig, Password, RemoteAs};
 use routing::bgp::import::ImportedRoutes;
 use routing::ospf::auth::Auth;
 use routing::ospf::{self, BfdTimers, Version};
-use routing::speaker::{RangeConfig, SpeakerConfig};
-use std::collections::BTreeMap;
+use routing::speaker::{DynamicPeer, RangeConfig, SpeakerConfig};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the speaker is told; without a `[bgp]` section it has no neighbours and does not listen.
@@ -69,6 +69,7 @@ fn session_config(session: &model::Session) -> NeighborConfig {
     NeighborConfig {
         description: session.description.clone(),
         password: session.password.as_ref().and_then(|p| Password::new(p.expose())),
+        ao: session.ao.iter().filter_map(ao_key).collect(),
         hold_time: session.hold_time,
         ttl_security: session.ttl_security,
         multihop: session.multihop,
@@ -84,27 +85,63 @@ fn session_config(session: &model::Session) -> NeighborConfig {
         next_hop_v6: session.next_hop_v6,
         role: session.role,
         role_strict: session.role_strict,
+        graceful_restart: session.graceful_restart,
         ..NeighborConfig::new(Ipv6Addr::UNSPECIFIED.into(), remote_as)
     }
 }
 
-/// A BFD session for every neighbour that wants one and is not shut down.
-pub fn bfd_sessions(config: &Config) -> Vec<SessionConfig> {
-    let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
-    let up = neighbors.filter(|neighbor| neighbor.shutdown.is_none());
-    up.filter_map(|neighbor| Some(bfd_session(config, neighbor, neighbor.bfd.as_ref()?))).collect()
+/// A length that the parser has seen to.
+fn ao_key(key: &model::AoKey) -> Option<AoKey> {
+    Some(AoKey {
+        send_id: key.send_id,
+        receive_id: key.receive_id,
+        algorithm: key.algorithm,
+        secret: Password::new(key.key.expose())?,
+    })
+}
+
+/// A BFD session for every neighbour that wants one and is not shut down: of those whose address is
+/// configured always, of the others while `present`.
+pub fn bfd_sessions(config: &Config, present: &BTreeSet<DynamicPeer>) -> Vec<SessionConfig> {
+    let Some(bgp) = &config.bgp else { return Vec::new() };
+    let up = || bgp.neighbors.iter().filter(|neighbor| neighbor.shutdown.is_none());
+    let configured = up().filter_map(|neighbor| {
+        let bfd = neighbor.bfd.as_ref()?;
+        let (address, interface) = match &neighbor.peer {
+            model::Peer::Address(address) => (*address, None),
+            model::Peer::LinkLocal { address, interface } => ((*address).into(), Some(interface)),
+            model::Peer::Unnumbered(_) => return None,
+        };
+        let session = bfd_session(config, bfd, &neighbor.session, address, interface);
+        Some(SessionConfig { local: neighbor.source, ..session })
+    });
+    let dynamic = present.iter().filter_map(|peer| {
+        let interface = peer.interface.as_ref();
+        let (bfd, session) = if let Some(prefix) = peer.range {
+            let range = bgp.ranges.iter().find(|range| range.prefix == prefix)?;
+            (&range.bfd, &range.session)
+        } else {
+            let unnumbered = interface.cloned().map(model::Peer::Unnumbered)?;
+            let neighbor = up().find(|neighbor| neighbor.peer == unnumbered)?;
+            (&neighbor.bfd, &neighbor.session)
+        };
+        Some(bfd_session(config, bfd.as_ref()?, session, peer.address, interface))
+    });
+    configured.chain(dynamic).collect()
 }
 
 fn bfd_session(
     config: &Config,
-    neighbor: &model::Neighbor,
     bfd: &model::NeighborBfd,
+    session: &model::Session,
+    peer: IpAddr,
+    interface: Option<&String>,
 ) -> SessionConfig {
     SessionConfig {
-        peer: neighbor.peer.address(),
-        local: neighbor.source,
-        interface: neighbor.peer.interface().cloned(),
-        multihop: neighbor.session.multihop.is_some_and(|hops| hops > 1),
+        peer,
+        local: None,
+        interface: interface.cloned(),
+        multihop: session.multihop.is_some_and(|hops| hops > 1),
         min_tx: bfd.min_tx.unwrap_or(config.bfd.min_tx),
         min_rx: bfd.min_rx.unwrap_or(config.bfd.min_rx),
         multiplier: bfd.multiplier.unwrap_or(config.bfd.multiplier),

@@ -167,6 +167,10 @@ impl Frr {
         signal_file(&format!("{}/{daemon}.pid", self.dir.display()), Signal::SIGTERM);
     }
 
+    pub fn signal(&self, daemon: &str, signal: Signal) {
+        signal_file(&format!("{}/{daemon}.pid", self.dir.display()), signal);
+    }
+
     /// Starts a daemon that was stopped, with the configuration it had.
     pub fn restart(&mut self, daemon: &str) {
         fs::copy(self.dir.join("frr.conf"), self.dir.join(format!("{daemon}.conf"))).unwrap();
