@@ -102,13 +102,7 @@ impl Engine {
 
     /// Stage 1.
     #[inline(always)]
-    fn parse<F: Frame>(
-        &self,
-        way: &Way,
-        frame: &F,
-        parsed: &mut Parsed,
-        verdict: &mut Verdict,
-    ) {
+    fn parse<F: Frame>(&self, way: &Way, frame: &F, parsed: &mut Parsed, verdict: &mut Verdict) {
         let data = frame.data();
         let meta = frame.rx_meta();
         let verify = meta.ip_checksum != Checksum::Good;
@@ -299,13 +293,7 @@ impl Tally {
 
     /// Count a packet for its service.
     #[inline(always)]
-    fn count(
-        &mut self,
-        stats: &WorkerStats,
-        service: ServiceId,
-        direction: Direction,
-        bytes: u64,
-    ) {
+    fn count(&mut self, stats: &WorkerStats, service: ServiceId, direction: Direction, bytes: u64) {
         if service != self.service {
             self.book(stats);
             self.service = service;

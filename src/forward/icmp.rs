@@ -3,10 +3,10 @@
 //! unreachable" work through us (RFC 5508 §4.2, for both directions). The rest is the kernel's.
 
 use super::build::Local;
-use super::unusual::address;
 use super::create::find;
 use super::engine::{Context, Engine, Origin};
 use super::tuple::{Family, Tuple, deltas, leaves, protocol_number};
+use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::checksum::Delta;
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};

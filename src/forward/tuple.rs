@@ -174,14 +174,12 @@ impl Family for u128 {
         let [outside, inside] = record.ports;
         let wire = |addresses, ports: u32| Wire { addresses, ports };
         Some(match direction {
-            Direction::Request => (
-                wire([client, vip], outside),
-                wire([lip, backend], inside.rotate_left(16)),
-            ),
-            Direction::Reply => (
-                wire([backend, lip], inside),
-                wire([vip, client], outside.rotate_left(16)),
-            ),
+            Direction::Request => {
+                (wire([client, vip], outside), wire([lip, backend], inside.rotate_left(16)))
+            }
+            Direction::Reply => {
+                (wire([backend, lip], inside), wire([vip, client], outside.rotate_left(16)))
+            }
         })
     }
 
@@ -255,10 +253,7 @@ impl<A: Family> Wire<A> {
     /// As [`Tuple::read`].
     #[inline(always)]
     pub fn read<const N: usize>(frame: &[u8; N]) -> Self {
-        Self {
-            addresses: A::read_pair(frame),
-            ports: u32::from_ne_bytes(get(frame, A::L4)),
-        }
+        Self { addresses: A::read_pair(frame), ports: u32::from_ne_bytes(get(frame, A::L4)) }
     }
 
     #[inline(always)]

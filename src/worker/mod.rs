@@ -468,12 +468,7 @@ impl<Q: Queue> Worker<Q> {
 }
 
 /// Send so many bytes to a wire; what it does not take is dropped and counted.
-fn send_all<Q: Queue>(
-    wire: &mut Q,
-    burst: &mut Burst<Q::Frame>,
-    length: u64,
-    stats: &WorkerStats,
-) {
+fn send_all<Q: Queue>(wire: &mut Q, burst: &mut Burst<Q::Frame>, length: u64, stats: &WorkerStats) {
     let (frames, bytes) = send(wire, burst, length);
     stats.transmitted.add(frames, bytes);
     if !burst.is_empty() {

@@ -5,6 +5,7 @@
 
 use super::disk::Disk;
 use anyhow::{Context, Result, ensure};
+use std::fmt::Write;
 
 pub const MENU: &str = "syslinux/syslinux.cfg";
 
@@ -36,10 +37,12 @@ pub fn write_menu(disk: &mut dyn Disk, versions: &[(String, String)]) -> Result<
     );
     for (version, command_line) in versions {
         for (suffix, more) in [("", ""), ("-reset", " dunlin.factory-reset")] {
-            menu.push_str(&format!(
+            // Writing to a String cannot fail.
+            let _ = write!(
+                menu,
                 "LABEL {version}{suffix}\n  LINUX /syslinux/{version}/linux\n  \
                  INITRD /syslinux/{version}/initrd\n  APPEND {command_line}{more}\n"
-            ));
+            );
         }
     }
     let fresh = format!("{MENU}.new");

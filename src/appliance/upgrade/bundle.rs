@@ -13,6 +13,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::io::Read;
 
 pub const ROOT: &str = "root.squashfs";
@@ -98,7 +99,8 @@ pub fn read<R: Read, T>(
     mut file: impl FnMut(&mut T, &str, &FileInfo, &mut dyn Read) -> Result<()>,
 ) -> Result<T> {
     let mut archive = tar::Archive::new(stream);
-    let mut members = archive.entries().context("this is not a bundle")?.peekable();
+    // Raw: the extensions of tar can name sizes that nobody signed.
+    let mut members = archive.entries().context("this is not a bundle")?.raw(true);
     let text = small(members.next(), "manifest.json", MAX_MANIFEST)?;
     let mut next = members.next();
     let name = match &next {
@@ -211,5 +213,9 @@ fn fill(content: &mut dyn Read, piece: &mut [u8]) -> std::io::Result<usize> {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -76,6 +76,7 @@ pub trait Disk: fmt::Debug {
 
     /// Names in a directory of the boot partition.
     fn boot_list(&self, directory: &str) -> Vec<String>;
+    /// What the medium has of a file.
     fn boot_read(&self, path: &str) -> Result<Vec<u8>>;
     /// Begin a file, or go on with it.
     fn boot_append(&mut self, path: &str, data: &[u8]) -> Result<()>;
@@ -194,7 +195,14 @@ impl Disk for Machine<'_> {
 
     fn boot_read(&self, path: &str) -> Result<Vec<u8>> {
         let path = self.file(path);
-        fs::read(&path).with_context(|| path.display().to_string())
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(&path)?;
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().with_context(|| path.display().to_string())
     }
 
     fn boot_append(&mut self, path: &str, data: &[u8]) -> Result<()> {

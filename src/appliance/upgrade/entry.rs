@@ -91,7 +91,8 @@ mod tests {
             assert_eq!(Entry::parse(name).as_ref(), Some(&entry), "{name}");
             assert_eq!(entry.to_string(), name);
         }
-        for other in ["debian.efi", "dunlin_.efi", "dunlin_1+x.efi", "dunlin_1.efi.new", "dunlin_1"] {
+        for other in ["debian.efi", "dunlin_.efi", "dunlin_1+x.efi", "dunlin_1.efi.new", "dunlin_1"]
+        {
             assert_eq!(Entry::parse(other), None, "{other}");
         }
     }
