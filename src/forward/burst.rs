@@ -12,18 +12,18 @@
 //! them.
 //!
 //! What is the same for a whole burst is fetched once ([`Way`]), and what is counted for a whole
-//! burst is written once ([`Tally`]).
+//! burst is written once ([`Run`], [`Tally`]).
 
 use super::engine::{Context, Engine, Origin};
 use super::fib::Adjacency;
-use super::flows::{Direction, Entry, State};
-use super::stats::{Traffic, WorkerStats};
+use super::flows::{Direction, Entry, Record, State};
+use super::stats::WorkerStats;
 use super::tables::{PortId, ServiceId};
 use super::tcp;
-use super::tuple::{Family, Wire, get, put, transport};
+use super::tuple::{Family, Wire, get, is_v6, put, transport};
 use super::verdict::Verdict;
 use crate::packet::checksum::Delta;
-use crate::packet::{self, Checksum, Frame, PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
+use crate::packet::{self, Checksum, Frame, Transport, offset};
 use crate::port::BURST;
 use arrayvec::ArrayVec;
 
@@ -62,12 +62,20 @@ struct Way<'a> {
     routing: u32,
     /// The port's.
     mac: u64,
+    /// Packets may belong to other workers.
+    steer: bool,
+}
+
+/// Equally many of each, and one per frame.
+struct Frames<'a, F> {
+    frames: &'a mut [F],
+    parsed: &'a [Parsed],
+    verdicts: &'a mut [Verdict],
 }
 
 impl Engine {
     /// All stages over at most [`BURST`] frames of one port. Returns the port by which every one
     /// of them leaves, if it is one.
-    #[inline(always)]
     pub(super) fn run<F: Frame>(
         &mut self,
         context: &Context,
@@ -78,7 +86,11 @@ impl Engine {
         let mut all = std::mem::take(&mut self.parsed.0);
         let count = frames.len().min(all.len());
         let parsed = &mut all[..count];
-        verdicts.extend(std::iter::repeat_n(Verdict::Kernel, count));
+        // Every one is written, in stage 1 or 3; those of the last burst will do until then.
+        verdicts.truncate(count);
+        while verdicts.len() < count {
+            verdicts.push(Verdict::Kernel);
+        }
         let tables = context.tables;
         let way = Way {
             context: *context,
@@ -86,60 +98,58 @@ impl Engine {
             routing: tables.routing(),
             // No frame has 64 bits of MAC.
             mac: tables.port_mac(context.port).unwrap_or(u64::MAX),
+            steer: self.workers > 1 && context.origin == Origin::Port,
         };
-        for ((frame, parsed), verdict) in frames.iter().zip(&mut *parsed).zip(&mut *verdicts) {
-            self.parse(&way, frame, parsed, verdict);
-        }
+        self.parse(&way, frames, parsed, verdicts);
         self.look_up(parsed);
         let mut tally = Tally::new();
-        for ((frame, parsed), verdict) in frames.iter_mut().zip(&*parsed).zip(&mut *verdicts) {
-            self.decide(&way, frame, parsed, verdict, &mut tally);
-        }
-        tally.book(&self.stats);
+        self.translate(&way, Frames { frames, parsed, verdicts }, &mut tally);
         self.parsed.0 = all;
         tally.egress()
     }
 
-    /// Stage 1.
-    #[inline(always)]
-    fn parse<F: Frame>(&self, way: &Way, frame: &F, parsed: &mut Parsed, verdict: &mut Verdict) {
-        let data = frame.data();
-        let meta = frame.rx_meta();
-        let verify = meta.ip_checksum != Checksum::Good;
-        let bad = meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad;
-        let common = packet::common(data, frame.total_len(), verify);
-        let ours = data.first_chunk().is_some_and(|first| destination_mac(first) == way.mac);
-        let Some(transport) = common.filter(|_| ours && !bad) else {
-            (parsed.step, parsed.hash) = self.parse_any(&way.context, way.mac, frame, verdict);
-            return;
-        };
-        let hash = match transport {
-            Transport::Udp4 => self.hash::<u32, 38>(data, PROTOCOL_UDP),
-            Transport::Tcp4 => self.hash::<u32, 38>(data, PROTOCOL_TCP),
-            Transport::Udp6 => self.hash::<u128, 58>(data, PROTOCOL_UDP),
-            Transport::Tcp6 => self.hash::<u128, 58>(data, PROTOCOL_TCP),
-        };
-        parsed.step = Step::Translate(transport);
-        parsed.hash = hash as u32;
-        if self.workers > 1
-            && way.context.origin == Origin::Port
-            && let Some(worker) = self.other_owner(&way.context, data, transport, hash)
-        {
-            *verdict = Verdict::Handover { worker };
-            parsed.step = Step::Decided;
+    /// Stage 1. (Stages are functions of their own because the compiler then has registers enough.)
+    #[inline(never)]
+    fn parse<F: Frame>(
+        &self,
+        way: &Way,
+        frames: &[F],
+        parsed: &mut [Parsed],
+        verdicts: &mut [Verdict],
+    ) {
+        for ((frame, parsed), verdict) in frames.iter().zip(parsed).zip(verdicts) {
+            let Some(transport) = common(way.mac, frame) else {
+                (parsed.step, parsed.hash) = self.parse_any(&way.context, way.mac, frame, verdict);
+                continue;
+            };
+            let data = frame.data();
+            let hash = if is_v6(transport) {
+                self.hash::<u128, 58>(data)
+            } else {
+                self.hash::<u32, 38>(data)
+            };
+            parsed.step = Step::Translate(transport);
+            parsed.hash = hash as u32;
+            if way.steer
+                && let Some(worker) = self.other_owner(&way.context, data, transport, hash)
+            {
+                *verdict = Verdict::Handover { worker };
+                parsed.step = Step::Decided;
+            }
         }
     }
 
     #[inline(always)]
-    pub(super) fn hash<A: Family, const N: usize>(&self, data: &[u8], protocol: u8) -> u64 {
+    pub(super) fn hash<A: Family, const N: usize>(&self, data: &[u8]) -> u64 {
         // The parser has seen that the bytes are there.
         data.first_chunk::<N>()
-            .map_or(0, |header| Wire::<A>::read(header).hash(&self.seed, protocol))
+            .map_or(0, |header| Wire::<A>::read(header).hash(&self.seed, header[A::PROTOCOL]))
     }
 
     /// Stage 2. The early, unused loads stand for prefetches, which safe code does not have: a
-    /// tight loop of them is in flight together.
-    #[inline(always)]
+    /// tight loop of them is in flight together. Not inlined, so that the compiler knows that what
+    /// is written is no part of the index.
+    #[inline(never)]
     fn look_up(&self, parsed: &mut [Parsed]) {
         if self.touch {
             let mut touched = 0;
@@ -162,90 +172,140 @@ impl Engine {
         }
     }
 
-    /// Stage 3.
-    #[inline(always)]
-    fn decide<F: Frame>(
-        &mut self,
-        way: &Way,
-        frame: &mut F,
-        parsed: &Parsed,
-        verdict: &mut Verdict,
-        tally: &mut Tally,
-    ) {
-        let found = parsed.found;
-        let egress = match parsed.step {
-            Step::Translate(Transport::Udp4) => {
-                self.translate::<u32, false, 42, F>(way, frame, found, tally)
+    /// Stage 3: the short way as far as it goes, then the long way for one frame, and so on.
+    fn translate<F: Frame>(&mut self, way: &Way, all: Frames<F>, tally: &mut Tally) {
+        let Frames { frames, parsed, verdicts } = all;
+        let mut at = 0;
+        while let Some(next) = parsed.get(at) {
+            let rest = Frames {
+                frames: &mut frames[at..],
+                parsed: &parsed[at..],
+                verdicts: &mut verdicts[at..],
+            };
+            let done = match next.step {
+                Step::Translate(Transport::Udp4) => {
+                    self.translate_run::<u32, false, 42, F>(way, rest, tally)
+                }
+                Step::Translate(Transport::Tcp4) => {
+                    self.translate_run::<u32, true, 54, F>(way, rest, tally)
+                }
+                Step::Translate(Transport::Udp6) => {
+                    self.translate_run::<u128, false, 62, F>(way, rest, tally)
+                }
+                Step::Translate(Transport::Tcp6) => {
+                    self.translate_run::<u128, true, 74, F>(way, rest, tally)
+                }
+                Step::Other | Step::Decided => 0,
+            };
+            at += done;
+            // A frame of another kind, or one that needs the long way?
+            let Some(stuck) = parsed.get(at).filter(|p| done == 0 || p.step == next.step) else {
+                continue;
+            };
+            let verdict = &mut verdicts[at];
+            if stuck.step != Step::Decided {
+                let Parsed { step, hash, found } = *stuck;
+                *verdict = self.decide_any(&way.context, &mut frames[at], step, hash, found);
             }
-            Step::Translate(Transport::Tcp4) => {
-                self.translate::<u32, true, 54, F>(way, frame, found, tally)
-            }
-            Step::Translate(Transport::Udp6) => {
-                self.translate::<u128, false, 62, F>(way, frame, found, tally)
-            }
-            Step::Translate(Transport::Tcp6) => {
-                self.translate::<u128, true, 74, F>(way, frame, found, tally)
-            }
-            Step::Other | Step::Decided => None,
-        };
-        if let Some(port) = egress {
-            *verdict = Verdict::Transmit { port };
-            tally.leave(port);
-        } else {
-            if parsed.step != Step::Decided {
-                *verdict = self.decide_any(&way.context, frame, parsed.step, parsed.hash, found);
-            }
-            tally.differ(*verdict);
+            tally.note(*verdict);
+            at += 1;
         }
     }
 
-    /// A TCP or UDP packet of the flow that the index gave first, addressed to where it leaves.
-    /// `N`: bytes up to the end of its fixed headers. `None`: not the usual case; nothing changed.
-    #[inline(always)]
-    fn translate<A: Family, const TCP: bool, const N: usize, F: Frame>(
+    /// Frames of one transport, as many as the short way can translate. Returns how many.
+    #[inline(never)]
+    fn translate_run<A: Family, const TCP: bool, const N: usize, F: Frame>(
         &mut self,
         way: &Way,
-        frame: &mut F,
-        found: Entry,
+        run: Frames<F>,
         tally: &mut Tally,
-    ) -> Option<PortId> {
-        let bytes = frame.total_len() as u64;
-        let header = frame.data_mut().first_chunk_mut::<N>()?;
-        let record = self.flows.get_mut(found.flow())?;
-        let direction = found.direction();
-        let (arrives, leaves) = A::wires(way.context.tables, record, direction)?;
-        let stays = if TCP {
-            record.state == State::Established && tcp::plain(header[A::L4 + offset::TCP_FLAGS])
-        } else {
-            record.state == State::Udp
-                || (record.state == State::UdpUnreplied && direction == Direction::Request)
-        };
-        if arrives != Wire::read(header)
-            || record.transport != transport(A::V6, TCP) as u8
-            || !stays
-            || header[A::TTL] <= 1
-            || record.routing != way.routing
-        {
-            return None;
+    ) -> usize {
+        let step = Step::Translate(transport(A::V6, TCP));
+        let Self { flows, stats, .. } = self;
+        let stats: &WorkerStats = stats;
+        let records = flows.records_mut();
+        let mut usage = Run::new();
+        let mut done = 0;
+        for ((frame, parsed), verdict) in run.frames.iter_mut().zip(run.parsed).zip(run.verdicts) {
+            if parsed.step != step {
+                break;
+            }
+            let bytes = frame.total_len() as u64;
+            let found = parsed.found;
+            let Some((record, adjacency)) =
+                translate::<A, TCP, N, F>(way, records, frame, bytes, found)
+            else {
+                break;
+            };
+            let direction = found.direction();
+            if let Some(usage) = stats.backend(record.backend) {
+                usage.traffic[direction as usize].add(1, bytes);
+            }
+            usage.count(stats, record.service, direction, bytes);
+            let port = adjacency.port;
+            tally.leave(port);
+            *verdict = Verdict::Transmit { port };
+            done += 1;
         }
-        // No next hop known: a number that is out of range.
-        let adjacency = way.adjacencies.get(record.adjacency[direction as usize] as usize)?;
-        let length = u32::from(u16::from_be_bytes(get(header, A::LENGTH))) + A::LENGTH_WITHOUT;
-        if length > u32::from(adjacency.mtu) {
-            return None;
-        }
-        record.last_seen = way.context.now;
-        let reply = direction == Direction::Reply;
-        let addresses_delta = record.addresses_delta.undo_if(reply);
-        let l4_delta = record.l4_delta.undo_if(reply);
-        put(header, 0, adjacency.macs);
-        rewrite::<A, TCP, N>(header, &leaves, addresses_delta, l4_delta);
-        if let Some(usage) = self.stats.backend(record.backend) {
-            usage.traffic[direction as usize].add(1, bytes);
-        }
-        tally.count(&self.stats, record.service, direction, bytes);
-        Some(adjacency.port)
+        usage.book(stats);
+        done
     }
+}
+
+/// Translate a TCP or UDP packet of the flow that the index gave first and address it to where it
+/// leaves. `N`: bytes up to the end of its fixed headers. `None`: not the usual case; nothing
+/// changed.
+#[inline(always)]
+fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
+    way: &Way<'a>,
+    records: &'a mut [Record],
+    frame: &mut F,
+    bytes: u64,
+    found: Entry,
+) -> Option<(&'a Record, &'a Adjacency)> {
+    let header = frame.data_mut().first_chunk_mut::<N>()?;
+    let record = records.get_mut(found.flow() as usize)?;
+    let direction = found.direction();
+    let (arrives, leaves) = A::wires(way.context.tables, record, direction)?;
+    if arrives != Wire::read(header) || record.transport != transport(A::V6, TCP) as u8 {
+        return None;
+    }
+    match record.state {
+        State::Established if TCP && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
+        State::Udp if !TCP => {}
+        State::UdpUnreplied if !TCP && direction == Direction::Request => {}
+        _ => return None,
+    }
+    if header[A::TTL] <= 1 || record.routing != way.routing {
+        return None;
+    }
+    // No next hop known: a number that is out of range.
+    let adjacency = way.adjacencies.get(record.adjacency[direction as usize] as usize)?;
+    if bytes > adjacency.longest {
+        return None;
+    }
+    record.last_seen = way.context.now;
+    let reply = direction == Direction::Reply;
+    let addresses_delta = record.addresses_delta.undo_if(reply);
+    let l4_delta = record.l4_delta.undo_if(reply);
+    put(header, 0, adjacency.macs);
+    rewrite::<A, TCP, N>(header, &leaves, addresses_delta, l4_delta);
+    Some((record, adjacency))
+}
+
+/// The transport of a frame, if it is one for us that [`packet::common`] knows, and nobody found a
+/// bad checksum.
+#[inline(always)]
+fn common<F: Frame>(mac: u64, frame: &F) -> Option<Transport> {
+    let meta = frame.rx_meta();
+    if meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad {
+        return None;
+    }
+    let data = frame.data();
+    if destination_mac(data.first_chunk::<{ packet::COMMON }>()?.first_chunk()?) != mac {
+        return None;
+    }
+    packet::common(data, frame.total_len(), meta.ip_checksum != Checksum::Good)
 }
 
 /// The first six bytes of a frame, as [`super::build::Tables::port_mac`] has a port's.
@@ -275,23 +335,18 @@ pub(super) fn rewrite<A: Family, const TCP: bool, const N: usize>(
     put(header, at, checksum.to_ne_bytes());
 }
 
-/// What a burst has done so far: booked when the service changes, and at the end.
-struct Tally {
+/// What packets in a row did for the same service: booked when the service changes, and at the end.
+struct Run {
     service: ServiceId,
     /// Packets and bytes, by direction.
     traffic: [(u64, u64); 2],
-    /// Where the first frame leaves.
-    first: Option<PortId>,
-    /// Not all frames leave there.
-    mixed: bool,
 }
 
-impl Tally {
+impl Run {
     const fn new() -> Self {
-        Self { service: ServiceId(u32::MAX), traffic: [(0, 0); 2], first: None, mixed: false }
+        Self { service: ServiceId(u32::MAX), traffic: [(0, 0); 2] }
     }
 
-    /// Count a packet for its service.
     #[inline(always)]
     fn count(&mut self, stats: &WorkerStats, service: ServiceId, direction: Direction, bytes: u64) {
         if service != self.service {
@@ -307,26 +362,40 @@ impl Tally {
     fn book(&mut self, stats: &WorkerStats) {
         let traffic = std::mem::take(&mut self.traffic);
         let Some(usage) = stats.service(self.service) else { return };
-        let book = |counters: &Traffic, (packets, bytes)| counters.add(packets, bytes);
-        book(&usage.traffic[0], traffic[0]);
-        book(&usage.traffic[1], traffic[1]);
+        for (counters, (packets, bytes)) in usage.traffic.iter().zip(traffic) {
+            counters.add(packets, bytes);
+        }
+    }
+}
+
+/// Where the frames of a burst go, all together.
+struct Tally {
+    /// The numbers of all ports that frames leave by, by AND and by OR: the same if it is one.
+    ports: [u16; 2],
+    /// Some frame does not leave.
+    stays: bool,
+}
+
+impl Tally {
+    const fn new() -> Self {
+        Self { ports: [u16::MAX, 0], stays: false }
     }
 
-    /// A frame leaves by this port.
     #[inline(always)]
     fn leave(&mut self, port: PortId) {
-        self.mixed |= *self.first.get_or_insert(port) != port;
+        self.ports[0] &= port.0;
+        self.ports[1] |= port.0;
     }
 
-    /// A frame has a verdict of its own.
-    fn differ(&mut self, verdict: Verdict) {
+    fn note(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Transmit { port } => self.leave(port),
-            _ => self.mixed = true,
+            _ => self.stays = true,
         }
     }
 
     fn egress(&self) -> Option<PortId> {
-        self.first.filter(|_| !self.mixed)
+        let [all, any] = self.ports;
+        (all == any && !self.stays).then_some(PortId(any))
     }
 }

@@ -251,6 +251,12 @@ impl FlowTable {
         self.records.get_mut(flow as usize)
     }
 
+    /// By [`FlowNumber`]. What the wheel and the index go by must stay as it is.
+    #[inline(always)]
+    pub fn records_mut(&mut self) -> &mut [Record] {
+        &mut self.records
+    }
+
     /// Insert a flow under its two hashes, by [`Direction`]; it is looked at again at `deadline`.
     pub fn insert(
         &mut self,

@@ -13,7 +13,7 @@ use super::flows::{Direction, Entry, FlowNumber, NO_ADJACENCY, State};
 use super::stats::Usage;
 use super::tables::{BackendId, ServiceId, WorkerId};
 use super::tcp;
-use super::tuple::{Family, Tuple, Wire, get, is_v6, leaves, protocol_number, put, transport};
+use super::tuple::{Family, Tuple, Wire, get, is_v6, leaves, put, transport};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::{self, Checksum, ETHERTYPE_IPV4, Frame, Kind, RxMeta, Transport, offset};
 
@@ -67,12 +67,8 @@ impl Engine {
         if meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad {
             return other(bad_ip_checksum(meta, data).or(bad_l4_checksum(meta)));
         }
-        let protocol = protocol_number(transport);
-        let hash = if is_v6(transport) {
-            self.hash::<u128, 58>(data, protocol)
-        } else {
-            self.hash::<u32, 38>(data, protocol)
-        };
+        let hash =
+            if is_v6(transport) { self.hash::<u128, 58>(data) } else { self.hash::<u32, 38>(data) };
         if self.workers > 1
             && context.origin == Origin::Port
             && let Some(worker) = self.other_owner(context, data, transport, hash)

@@ -100,10 +100,15 @@ pub enum Malformed {
 #[inline(always)]
 pub fn common(data: &[u8], total_len: usize, verify_ipv4: bool) -> Option<Transport> {
     let head = data.first_chunk::<COMMON>()?;
-    match be16(head, 12) {
-        ETHERTYPE_IPV4 => common_v4(head, total_len, verify_ipv4),
-        ETHERTYPE_IPV6 => common_v6(data, total_len),
-        _ => None,
+    // EtherType, version and header length (RFC 791 §3.1) in one question. Numbers are compared as
+    // they lie in the packet: what is constant is swapped instead.
+    let [ipv4, ipv4_mask] = [[8, 0, 0x45, 0], [0xff, 0xff, 0xff, 0]].map(u32::from_ne_bytes);
+    if u32::from_ne_bytes(word(head, 12)) & ipv4_mask == ipv4 {
+        common_v4(head, total_len, verify_ipv4)
+    } else if u16::from_ne_bytes(word(head, 12)) == ETHERTYPE_IPV6.to_be() {
+        common_v6(data, total_len)
+    } else {
+        None
     }
 }
 
@@ -114,8 +119,9 @@ pub const COMMON: usize = 54;
 fn common_v4(head: &[u8; COMMON], total_len: usize, verify: bool) -> Option<Transport> {
     let ip = head[offset::IP..].first_chunk::<20>()?;
     let total = usize::from(be16(head, offset::V4_LENGTH));
-    let more_fragments = be16(head, offset::IP + 6) & 0x3fff != 0;
-    if ip[0] != 0x45 || more_fragments || total + offset::IP > total_len {
+    // More fragments, or a fragment offset.
+    let fragment = u16::from_ne_bytes(word(head, offset::IP + 6)) & 0x3fff_u16.to_be() != 0;
+    if fragment || total + offset::IP > total_len {
         return None;
     }
     if verify && !checksum::ipv4_header_good(ip) {
@@ -164,7 +170,15 @@ fn tcp_needs(data_offset: u8) -> Option<usize> {
 
 #[inline(always)]
 fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    u16::from_be_bytes(word(bytes, at))
+}
+
+/// `K` bytes at a constant offset, in one load.
+#[inline(always)]
+fn word<const K: usize, const N: usize>(bytes: &[u8; N], at: usize) -> [u8; K] {
+    let mut word = [0; K];
+    word.copy_from_slice(&bytes[at..at + K]);
+    word
 }
 
 /// Classify a frame. `data` is its first contiguous part, `total_len` its whole length without
