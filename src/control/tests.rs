@@ -71,6 +71,7 @@ fn config(services: Vec<Service>) -> Arc<Config> {
         routes: vec![],
         local_addresses: vec!["10.9.1.1".parse().unwrap()],
         local_prefixes: vec!["10.9.1.0/29".parse().unwrap()],
+        management: None,
         announce: Announce { drain_wait: Duration::from_secs(5), defaults: Attributes::default() },
         ospf: None,
         ospf3: None,
