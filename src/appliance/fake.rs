@@ -54,7 +54,10 @@ impl Machine {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("dunlin-machine-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
+        // In memory where that is possible: upgrades sync a lot.
+        let shm = Path::new("/dev/shm");
+        let base = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+        let directory = base.join(name);
         fs::create_dir_all(&directory).unwrap();
         let machine = Self { directory, ran: Arc::default() };
         let node = "sys/devices/system/node/node0";

@@ -5,9 +5,9 @@
 
 use anyhow::{Context, Result, bail};
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -101,6 +101,8 @@ impl Root {
         let write = || -> io::Result<()> {
             let mut file =
                 OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
+            // Exactly: whoever reads it may be somebody else, and the umask is not ours to know.
+            file.set_permissions(Permissions::from_mode(mode))?;
             file.write_all(content)?;
             file.sync_all()?;
             fs::rename(&fresh, &path)?;

@@ -9,15 +9,21 @@
 //! `setup`, `machine` and `doctor` also work on a plain Debian machine.
 
 pub mod args;
+pub mod banner;
 pub mod devices;
+pub mod doctor;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod gate;
 pub mod host;
 pub mod machine;
 pub mod network;
 pub mod nic;
+pub mod node;
+pub mod record;
 pub mod reset;
 pub mod setup;
+pub mod upgrade;
 
 mod run;
 

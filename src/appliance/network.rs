@@ -16,8 +16,8 @@ const UNIT_KEPT: &str = "var/lib/dunlin/network/10-dunlin-management.network";
 const NAME_KEPT: &str = "var/lib/dunlin/hostname";
 /// Keys from the config drive or a credential; those of `[management]` are added to them.
 pub const KEYS_KEPT: &str = "etc/dunlin/authorized_keys";
-/// What sshd reads. sshd runs only if there is a key in it.
-pub const KEYS: &str = "run/dunlin-ssh/authorized_keys";
+/// What sshd reads, made anew at every boot. sshd runs only if there is a key in it.
+pub const KEYS: &str = "var/lib/dunlin/ssh/authorized_keys";
 /// Worse than any route of the data ports (236 and 237): management is used where nothing else leads.
 const METRIC: u32 = 1024;
 /// Answers from the management addresses leave by the management NIC, whatever the data ports' routes

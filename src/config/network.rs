@@ -29,13 +29,13 @@ pub(super) struct Known {
     pub local_is_sound: bool,
     /// Names of the ports.
     pub ports: HashSet<String>,
+    /// Ports that are named by the MAC address of their NIC.
+    pub macs: HashSet<Mac>,
     /// Networks that the ports are in, by port.
     pub networks: Vec<(String, IpNet)>,
     /// Ports whose neighbors OSPF of these versions has followed by BFD: IPv4, IPv6.
     pub followed_v4: HashSet<String>,
     pub followed_v6: HashSet<String>,
-    /// Ports that are named by the MAC address of their NIC.
-    pub macs: HashSet<Mac>,
     /// OSPF areas of these versions take no external routes: IPv4, IPv6.
     pub stub_v4: bool,
     pub stub_v6: bool,
@@ -83,11 +83,11 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
             .and_then(|field| field.parse("a string like \"02:00:00:00:00:01\"", value::mac));
         let mtu = port_mtu(&table, &addresses);
         known.ports.extend(name.clone());
-        if let Some(name) = &name {
-            known.networks.extend(addresses.iter().map(|net| (name.clone(), net.trunc())));
-        }
         if let Some(Device::Mac(mac)) = &device {
             known.macs.insert(*mac);
+        }
+        if let Some(name) = &name {
+            known.networks.extend(addresses.iter().map(|net| (name.clone(), net.trunc())));
         }
         if let (Some(name), Some(device)) = (name, device) {
             let control = control.unwrap_or(ControlKind::Auto);

@@ -9,6 +9,7 @@ mod bundle;
 mod disk;
 mod hash;
 mod initrd;
+mod iso;
 mod kernel;
 mod keys;
 mod modules;
@@ -17,6 +18,7 @@ pub mod room;
 pub mod sbom;
 mod system;
 pub mod tree;
+mod twice;
 
 use crate::cargo;
 use crate::deb;
@@ -56,6 +58,32 @@ pub struct Options {
     /// Reuse Debian roots of an earlier run, even if Debian has newer packages; compress less
     #[arg(long)]
     quick: bool,
+    /// Build everything twice, from new Debian roots, and compare
+    #[arg(long, conflicts_with = "quick")]
+    twice: bool,
+}
+
+impl Options {
+    /// As words, but for `--out` and `--twice`.
+    fn args(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        for dir in &self.overlay {
+            args.extend(["--overlay".to_owned(), path(dir)]);
+        }
+        if let Some(dir) = &self.key_dir {
+            args.extend(["--key-dir".to_owned(), path(dir)]);
+        }
+        if let Some(version) = &self.version {
+            args.extend(["--version".to_owned(), version.clone()]);
+        }
+        for product in &self.only {
+            if let Some(value) = product.to_possible_value() {
+                args.extend(["--only".to_owned(), value.get_name().to_owned()]);
+            }
+        }
+        args
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +100,8 @@ enum Product {
     Qcow2,
     /// dunlin-VERSION.raw.zst, the same to download
     Zst,
+    /// dunlin-VERSION.iso, the installer
+    Iso,
     /// dunlin-VERSION.bundle, for `dunlin upgrade`
     Bundle,
 }
@@ -86,6 +116,9 @@ pub fn run(options: &Options) -> Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     let release = Release::new(options.version.clone(), options.quick)?;
     let out = std::path::absolute(&options.out)?;
+    if options.twice {
+        return twice::compare(&options.args(), &out);
+    }
     let mut build = Build::begin(release, options.key_dir.as_deref(), options.quick)?;
     build.overlays.extend(options.overlay.iter().cloned());
     let parts = build.parts()?;
@@ -107,6 +140,7 @@ struct Build {
 
 /// What all products are made of.
 struct Parts {
+    modules: Modules,
     system: system::System,
     packed: system::Packed,
     initrd: PathBuf,
@@ -182,7 +216,7 @@ impl Build {
             keys.sign_efi(room, &kernel)?;
             keys.sign_efi(room, &loader)?;
         }
-        Ok(Parts { system, packed, initrd, cmdline, kernel, loader })
+        Ok(Parts { modules, system, packed, initrd, cmdline, kernel, loader })
     }
 
     fn initrd(&self, modules: &Modules) -> Result<PathBuf> {
@@ -190,6 +224,7 @@ impl Build {
         let dir = self.room.work("initrd")?;
         let own = tree::fresh(&self.room.work("initrd.own")?)?;
         tree::install(&self.images.join("initrd/init"), &own.join("init"), true)?;
+        tree::install(&self.images.join("initrd/common"), &own.join("common"), false)?;
         let load = self.words("initrd/modules-load.txt")?;
         tree::write(&own.join("etc/modules"), load.join("\n") + "\n")?;
         let recipe = initrd::Recipe {
@@ -223,7 +258,7 @@ impl Build {
             let work = self.room.work("disk.raw")?;
             disk::build(&self.room, &self.release, recipe, &work)?;
             fs::rename(&work, &raw)?;
-            files.extend(self.convert(&raw, products)?);
+            files.extend(self.convert(parts, &raw, products)?);
         }
         let sbom = named("spdx.json");
         let mut packages = parts.system.packages.clone();
@@ -234,7 +269,7 @@ impl Build {
     }
 
     /// Other shapes of the disk, and the disk itself if it was asked for.
-    fn convert(&self, raw: &Path, products: &[Product]) -> Result<Vec<PathBuf>> {
+    fn convert(&self, parts: &Parts, raw: &Path, products: &[Product]) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         let inside = self.room.inside(raw)?;
         if products.contains(&Product::Qcow2) {
@@ -245,13 +280,28 @@ impl Build {
                 .run("qemu-img", &[&"convert", &"-f", &"raw", &"-O", &"qcow2", &inside, &to])?;
             files.push(qcow2);
         }
-        if products.contains(&Product::Zst) {
+        if products.contains(&Product::Zst) || products.contains(&Product::Iso) {
             self.step("compress the disk");
             let packed = raw.with_extension("raw.zst");
             let to = self.room.inside(&packed)?;
-            self.room
-                .run("zstd", &[&"-q", &"-f", &"-T0", &"-5", &"--long", &"-o", &to, &inside])?;
-            files.push(packed);
+            self.room.run("zstd", &[&"-q", &"-f", &"-T0", &"-5", &"-o", &to, &inside])?;
+            if products.contains(&Product::Iso) {
+                self.step("make the installer");
+                let iso = raw.with_extension("iso");
+                let recipe = iso::Recipe {
+                    images: &self.images,
+                    modules: &parts.modules,
+                    raw,
+                    packed: &packed,
+                    root_hash: &parts.packed.root_hash,
+                    keys: self.keys.as_ref(),
+                };
+                iso::build(&self.room, &self.release, &recipe, &iso)?;
+                files.push(iso);
+            }
+            if products.contains(&Product::Zst) {
+                files.push(packed);
+            }
         }
         if products.contains(&Product::Raw) {
             files.push(raw.to_owned());

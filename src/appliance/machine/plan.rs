@@ -92,10 +92,16 @@ impl Plan {
         let mut plan = Self { devices: noted(inventory), ..Self::default() };
         let management = management(inventory, config);
         if management.is_empty() {
+            let why = match config.management {
+                Some(_) => "the one that [management] names is not in this machine",
+                None => "[management] names none, and no default route leaves by a card",
+            };
             plan.say(
                 Level::Warning,
-                "no management NIC is known: [management] names none, and there is no default \
-                 route; every card that is not a port stays with the kernel all the same",
+                format!(
+                    "no management NIC is known: {why}; every card that is not a port stays with \
+                     the kernel all the same"
+                ),
             );
         }
         for port in &config.ports {

@@ -46,7 +46,7 @@ fn a_config_drive_is_taken_once_with_keys_network_and_name() {
     let (log, done) = booted(&machine);
     assert!(done && log.contains("from the config drive CIDATA: node lb7"), "{log}");
     assert!(machine.read(CONFIG).starts_with(VALID), "{}", machine.read(CONFIG));
-    assert_eq!(machine.read("run/dunlin-ssh/authorized_keys"), KEY);
+    assert_eq!(machine.read("var/lib/dunlin/ssh/authorized_keys"), KEY);
     assert_eq!(machine.read("proc/sys/kernel/hostname"), "rack7");
     let unit = machine.read("run/systemd/network/10-dunlin-management.network");
     assert!(unit.contains("MACAddress=52:54:00:00:00:01"), "{unit}");
@@ -57,7 +57,7 @@ fn a_config_drive_is_taken_once_with_keys_network_and_name() {
     let (log, done) = booted(&machine);
     assert!(done && log.contains("config drive DUNLIN says something else and is NOT taken"));
     assert!(machine.read(CONFIG).contains("lb7"), "{log}");
-    assert_eq!(machine.read("run/dunlin-ssh/authorized_keys"), KEY, "kept in the state");
+    assert_eq!(machine.read("var/lib/dunlin/ssh/authorized_keys"), KEY, "kept in the state");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn what_is_not_valid_is_told_and_the_next_source_is_asked() {
     assert!(log.contains("config drive DUNLIN is NOT VALID and not taken"), "{log}");
     assert!(log.contains("did you mean \"name\"?"), "{log}");
     assert!(log.contains("from the credential dunlin.toml: node lb7"), "{log}");
-    assert_eq!(machine.read("run/dunlin-ssh/authorized_keys"), KEY);
+    assert_eq!(machine.read("var/lib/dunlin/ssh/authorized_keys"), KEY);
 }
 
 #[test]

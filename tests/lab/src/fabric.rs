@@ -87,6 +87,8 @@ pub struct Options {
     pub hold: Duration,
     /// Interval of the health checks; a check has four fifths of it to answer.
     pub check: Duration,
+    /// The nodes share flows.
+    pub cluster: bool,
     /// Lines added to the end of every node's configuration.
     pub extra: String,
 }
@@ -102,6 +104,7 @@ impl Default for Options {
             bfd: Duration::from_millis(100),
             hold: Duration::from_secs(3),
             check: Duration::from_millis(250),
+            cluster: false,
             extra: String::new(),
         }
     }

@@ -9,10 +9,11 @@ use super::tree;
 use crate::cargo;
 use crate::debian::{self, KEYRING};
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,6 +32,8 @@ pub struct Room {
     release: String,
     cache: PathBuf,
     epoch: u64,
+    /// One build at a time.
+    _lock: Flock<File>,
 }
 
 /// Where rooms, and what is made in them, are kept between runs.
@@ -52,9 +55,13 @@ impl Room {
             packages.extend(tree::words(&images.join("build-image.txt"))?);
         }
         fs::create_dir_all(cache)?;
+        let lock = File::create(cache.join("lock"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, e)| e)
+            .with_context(|| format!("another build uses {}", cache.display()))?;
         bootstrap(&root, release, &["--variant=minbase"], &packages, epoch, reuse)?;
         let cache = cache.to_owned();
-        let room = Self { root, release: release.to_owned(), cache, epoch };
+        let room = Self { root, release: release.to_owned(), cache, epoch, _lock: lock };
         room.mount()?;
         Ok(room)
     }
@@ -178,6 +185,7 @@ pub fn bootstrap(
     if made_of.exists() {
         fs::remove_file(&made_of)?;
     }
+    refuse_mounts(root)?;
     tree::remove(root)?;
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--mode=root", "--format=directory"]).args(options);
@@ -196,6 +204,15 @@ pub fn bootstrap(
     command.stdin(Stdio::null());
     cargo::status(&mut command)?;
     fs::write(&made_of, key)?;
+    Ok(())
+}
+
+/// Removing a root through which the host shows would remove the host's files.
+fn refuse_mounts(root: &Path) -> Result<()> {
+    let below = format!(" {}/", root.display());
+    if fs::read_to_string("/proc/self/mountinfo")?.contains(&below) {
+        bail!("something is mounted below {}", root.display());
+    }
     Ok(())
 }
 

@@ -39,6 +39,16 @@ fn ospf_of_node() -> String {
     version("ospf") + &version("ospf3")
 }
 
+/// Peers talk over IPv4; flows of both families are shared.
+fn cluster_of_node(n: u8, nodes: u8) -> String {
+    let others = (1..=nodes).filter(|other| *other != n);
+    let peers: Vec<String> = others.map(|other| node_addresses(other)[0].to_string()).collect();
+    format!(
+        "[cluster]\naddress = \"{}\"\npeers = {peers:?}\nkey = \"the key of this lab\"\n\n",
+        node_addresses(n)[0]
+    )
+}
+
 /// The configuration of node `n`.
 pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
     let [node4, _] = node_addresses(n);
@@ -96,6 +106,7 @@ pub(crate) fn node_duty(n: u8, options: &Options) -> String {
         Speaks::Bgp => bgp_of_node(n, options.hold),
         Speaks::Ospf => ospf_of_node(),
     };
+    let cluster = if options.cluster { cluster_of_node(n, options.nodes) } else { String::new() };
     let mut backends = String::new();
     for b in 1..=options.backends {
         for address in backend_addresses(b) {
@@ -114,7 +125,7 @@ multiplier = 3
 [announce]
 drain-wait = "300ms"
 
-{speaks}
+{cluster}{speaks}
 [[service]]
 name = "web"
 vips = ["{VIP4}", "{VIP6}"]
