@@ -17,6 +17,7 @@ mod upgrade;
 
 pub use node::Node;
 pub use power::SEED;
+pub use refuse::Lonely;
 pub use site::Site;
 
 use crate::story::Teller;
@@ -94,7 +95,7 @@ impl Show {
     pub fn run(&mut self) -> Result<Measured> {
         let boot_to_vip = self.first_node().context("the first node")?;
         let (upgraded, upgrade_took) = channel();
-        let lonely = refuse::Lonely::new(self)?;
+        let lonely = Lonely::new(self)?;
         let mut upgrade = Duration::ZERO;
         std::thread::scope(|scope| -> Result<()> {
             let side = scope.spawn(move || lonely.run(upgrade_took));

@@ -15,7 +15,7 @@ pub(super) const RATE: u32 = 20;
 
 impl Show {
     /// Boot node 1 and look at it from all sides. From power-on until the VIPs were there.
-    pub(super) fn first_node(&mut self) -> Result<Duration> {
+    pub fn first_node(&mut self) -> Result<Duration> {
         self.teller.step("Boot the image, with a config drive: nobody touches the machine");
         let start = self.power_on_node(1, false)?;
         let at = self.explained(1, |show| wait_vips(&show.site.fib, &[1], PATIENCE))?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 impl Show {
     /// Node 2 comes from the same image and another config drive, behind an IOMMU.
-    pub(super) fn second_node(&mut self) -> Result<()> {
+    pub fn second_node(&mut self) -> Result<()> {
         self.teller.step("A second machine from the same image, another config drive");
         self.power_on_node(2, true)?;
         self.explained(2, |show| wait_vips(&show.site.fib, &[1, 2], PATIENCE))?;
@@ -21,7 +21,7 @@ impl Show {
     }
 
     /// The power of node 2 is cut under load, and comes back.
-    pub(super) fn node_dies(&mut self) -> Result<()> {
+    pub fn node_dies(&mut self) -> Result<()> {
         self.teller.step(&format!("Cut the power of node2 under {RATE} requests per second"));
         let load = self.site.load(RATE)?;
         wait_until("load", PATIENCE, || load.so_far().ok() >= 50)?;

@@ -19,7 +19,7 @@ const CUTS: usize = 5;
 
 impl Lonely {
     /// Cut, boot, look; as often as [`CUTS`] says.
-    pub(super) fn power_cuts(&mut self, upgrade_took: &Receiver<Duration>) -> Result<()> {
+    pub fn power_cuts(&mut self, upgrade_took: &Receiver<Duration>) -> Result<()> {
         self.teller.step("Power cuts at random moments of an upgrade");
         let mut node = self.start("cut", Firmware::Uefi, |_| Ok(()))?;
         node.wait_boot(None, PATIENCE)?;

@@ -22,21 +22,21 @@ const DENIED: &[&str] = &["Access Denied", "Security Violation", "access denied"
 
 /// The second lane: everything that its machines need, and no share in the nodes.
 #[derive(Debug)]
-pub(super) struct Lonely {
-    pub admin: Netns,
-    pub host: Netns,
-    pub artifacts: Artifacts,
-    pub accel: Accel,
-    pub key: Key,
-    pub storage: PathBuf,
-    pub teller: Teller,
+pub struct Lonely {
+    pub(super) admin: Netns,
+    pub(super) host: Netns,
+    pub(super) artifacts: Artifacts,
+    pub(super) accel: Accel,
+    pub(super) key: Key,
+    pub(super) storage: PathBuf,
+    pub(super) teller: Teller,
 }
 
 /// Its machine's number: not a node of the router.
 pub(super) const NUMBER: u8 = 9;
 
 impl Lonely {
-    pub(super) fn new(show: &Show) -> Result<Self> {
+    pub fn new(show: &Show) -> Result<Self> {
         Ok(Self {
             admin: show.site.admin.clone(),
             host: show.site.host(NUMBER)?,
@@ -58,7 +58,7 @@ impl Lonely {
         Ok(self.teller)
     }
 
-    fn bios(&mut self) -> Result<()> {
+    pub fn bios(&mut self) -> Result<()> {
         self.teller.step("The same disk in a machine with BIOS");
         let start = Instant::now();
         let mut node = self.start("bios", Firmware::Bios, |_| Ok(()))?;
@@ -73,7 +73,7 @@ impl Lonely {
         Ok(())
     }
 
-    fn flipped_byte(&mut self) -> Result<()> {
+    pub fn flipped_byte(&mut self) -> Result<()> {
         self.teller.step("One byte of the system partition flipped");
         let image = self.artifacts.image.clone();
         // Far from what a boot reads first.
@@ -87,7 +87,7 @@ impl Lonely {
         Ok(())
     }
 
-    fn secure_boot(&mut self) -> Result<()> {
+    pub fn secure_boot(&mut self) -> Result<()> {
         self.teller.step("Secure Boot with the builder's keys");
         let firmware = Firmware::SecureBoot { vars: self.artifacts.secure_boot.clone() };
         let mut node = self.start("signed", firmware.clone(), |_| Ok(()))?;

@@ -16,7 +16,7 @@ const TWO_BOOTS: Duration = Duration::from_secs(600);
 
 impl Show {
     /// The same content under a higher version. How long until it was kept.
-    pub(super) fn good_upgrade(&mut self) -> Result<Duration> {
+    pub fn good_upgrade(&mut self) -> Result<Duration> {
         let bundle = self.artifacts.good.clone();
         self.teller.step(&format!("Upgrade node1 to {} under load", bundle.version));
         let old_slot = self.node(1)?.slot()?;
@@ -36,7 +36,7 @@ impl Show {
     }
 
     /// A version whose dunlind exits: the machine goes back by itself.
-    pub(super) fn broken_upgrade(&mut self) -> Result<()> {
+    pub fn broken_upgrade(&mut self) -> Result<()> {
         let bundle = self.artifacts.broken.clone();
         self.teller.step(&format!("Upgrade node1 to {}, whose dunlind exits", bundle.version));
         let (version, slot) = (self.node(1)?.version()?, self.node(1)?.slot()?);
