@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Disks of the machines: larger than the image, so that the state partition has to grow.
 const DISK: u64 = 4 << 30;
 /// MiB.
-const MEMORY: u32 = 1280;
+const MEMORY: u32 = 1536;
 
 /// What a machine starts from.
 #[derive(Debug, Clone)]
