@@ -50,6 +50,7 @@ fn service(backends: &[&str]) -> Service {
 
 fn config(services: Vec<Service>) -> Arc<Config> {
     Arc::new(Config {
+        cluster: None,
         node: Node {
             name: "n1".into(),
             router_id: "10.1.1.2".parse().unwrap(),
@@ -70,6 +71,7 @@ fn config(services: Vec<Service>) -> Arc<Config> {
         routes: vec![],
         local_addresses: vec!["10.9.1.1".parse().unwrap()],
         local_prefixes: vec!["10.9.1.0/29".parse().unwrap()],
+        management: None,
         announce: Announce { drain_wait: Duration::from_secs(5), defaults: Attributes::default() },
         ospf: None,
         ospf3: None,
