@@ -7,6 +7,7 @@
 //! nodes.
 
 pub mod api;
+pub mod appliance;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -27,6 +27,8 @@ pub struct Config {
     pub local_addresses: Vec<IpAddr>,
     /// The prefixes as configured; these are announced.
     pub local_prefixes: Vec<IpNet>,
+    /// How the appliance is reached; other installations ignore it.
+    pub management: Option<Management>,
     pub announce: Announce,
     /// `None`: flows are not shared with other nodes.
     pub cluster: Option<Cluster>,
@@ -82,6 +84,8 @@ pub struct Dataplane {
 pub enum Device {
     /// PCI address, e.g. `0000:03:00.0`.
     Pci(String),
+    /// The NIC with this MAC address, wherever it is plugged in. `dunlin machine` finds it.
+    Mac(Mac),
     /// DPDK virtual device: driver and arguments, e.g. `net_af_packet,iface=eth1`.
     Vdev(String),
 }
@@ -105,6 +109,28 @@ pub struct Port {
     pub mtu: u16,
     /// Default: the device's own.
     pub mac: Option<Mac>,
+}
+
+/// A NIC of the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NicName {
+    /// Name of its interface, e.g. `eno1`.
+    Name(String),
+    Mac(Mac),
+}
+
+/// How the appliance itself is reached: a NIC that stays with the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Management {
+    pub interface: NicName,
+    /// Ask for an address, besides the configured ones.
+    pub dhcp: bool,
+    pub addresses: Vec<IpNet>,
+    /// At most one of each family, each in the network of an address.
+    pub gateways: Vec<IpAddr>,
+    pub dns: Vec<IpAddr>,
+    /// Lines of `authorized_keys` for root.
+    pub ssh_keys: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ pub const ROOT: Section = Section {
         "port",
         "route",
         "local",
+        "management",
         "announce",
         "cluster",
         "bfd",
@@ -52,6 +53,11 @@ pub const PORT: Section =
 pub const ROUTE: Section = Section { name: "route", keys: &["to", "via"] };
 
 pub const LOCAL: Section = Section { name: "local", keys: &["addresses"] };
+
+pub const MANAGEMENT: Section = Section {
+    name: "management",
+    keys: &["interface", "dhcp", "addresses", "gateways", "dns", "ssh-keys"],
+};
 
 pub const ANNOUNCE: Section = Section {
     name: "announce",
@@ -249,6 +255,7 @@ pub const SECTIONS: &[&Section] = &[
     &PORT,
     &ROUTE,
     &LOCAL,
+    &MANAGEMENT,
     &ANNOUNCE,
     &ANNOUNCE_OSPF,
     &CLUSTER,

@@ -115,7 +115,7 @@ impl Engine {
         Ok(flow)
     }
 
-    fn schedule<A: Family>(
+    pub(super) fn schedule<A: Family>(
         &mut self,
         tables: &Tables,
         arrival: &Arrival<A>,
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// A LIP and port (host order) whose replies from `backend` no flow is waiting for.
-    fn take_local<A: Family>(
+    pub(super) fn take_local<A: Family>(
         &mut self,
         tables: &Tables,
         transport: Transport,

@@ -36,6 +36,8 @@ mod map;
 mod other;
 mod pool;
 mod schedule;
+#[doc(hidden)]
+pub mod stages;
 pub mod stats;
 pub mod steering;
 pub mod tables;

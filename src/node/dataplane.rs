@@ -1,6 +1,8 @@
 //! The data plane of a node: DPDK's environment, the ports with their control interfaces, and the
 //! worker threads. Opened before the control plane, stopped after it.
 
+use crate::appliance::devices;
+use crate::appliance::host::Root;
 use crate::config::model::{self, Config, ControlKind};
 use crate::control::state::{MAX_BACKENDS, MAX_SERVICES};
 use crate::forward::tables::{PortId, PortSpec, WorkerId};
@@ -60,16 +62,16 @@ pub struct Dataplane {
 impl Opened {
     /// Start DPDK and open every port with its control interface.
     pub fn open(config: &Config) -> Result<Self> {
+        let configured = devices::resolve(&Root::system(), &config.ports)?;
         let eal = Eal::init(&EalConfig {
             file_prefix: config.dataplane.file_prefix.clone(),
             memory_mib: config.dataplane.memory_mib,
             hugepages: config.dataplane.hugepages,
-            pci_allow: config
-                .ports
+            pci_allow: configured
                 .iter()
                 .filter_map(|port| match &port.device {
                     model::Device::Pci(address) => Some(address.clone()),
-                    model::Device::Vdev(_) => None,
+                    model::Device::Mac(_) | model::Device::Vdev(_) => None,
                 })
                 .collect(),
             main_core: config.dataplane.workers.first().copied().unwrap_or(0),
@@ -81,7 +83,7 @@ impl Opened {
         let pool = Mempool::new(&eal, pool_config).context("no memory for packet buffers")?;
         let queues = config.dataplane.workers.len() as u16;
         let ports = (0u16..)
-            .zip(&config.ports)
+            .zip(&configured)
             .map(|(index, port)| {
                 open_port(&eal, &pool, index, port, queues)
                     .with_context(|| format!("port {}", port.name))

@@ -20,6 +20,7 @@ mod speaking;
 mod task;
 
 use crate::api;
+use crate::appliance::host::Root;
 use crate::config::Config;
 use crate::control::owner::Owner;
 use crate::forward::Tables;
@@ -56,6 +57,9 @@ pub fn run(config_file: &Path) -> Result<()> {
     let config_text =
         std::fs::read_to_string(config_file).with_context(|| config_file.display().to_string())?;
     let config = Config::load(config_file)?;
+    if config.management.is_some() && !Root::system().is_appliance() {
+        tracing::info!("[management] is for the appliance, and ignored here");
+    }
     let opened = Opened::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)

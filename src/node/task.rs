@@ -89,7 +89,7 @@ impl Task {
         let mut flows_until = None;
         loop {
             self.owner.settle(&mut self.outlets);
-            if !self.settled && self.owner.state().is_settled() {
+            if !self.settled && self.owner.is_settled() {
                 self.settled = true;
                 self.speaker.set_settled();
             }

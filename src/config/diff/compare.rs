@@ -36,6 +36,9 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
         |_, _, _, _| {},
     );
     cluster(diff, old.cluster.as_ref(), new.cluster.as_ref());
+    diff.fixed(&Subject::Node, "management", &old.management, &new.management, |management| {
+        show::optional(management.as_ref().map(show::management))
+    });
     routing::all(diff, old, new);
     diff.objects(
         &old.services,
@@ -143,6 +146,7 @@ pub(super) fn live_part(old: &Config, new: &Config) -> Config {
         cluster,
         dataplane: Dataplane { stall_after: new.dataplane.stall_after, ..old.dataplane.clone() },
         ports: ports.collect(),
+        management: old.management.clone(),
         bgp: routing::live_bgp(old.bgp.as_ref(), new.bgp.as_ref()),
         ospf: routing::live_ospf(old.ospf.as_ref(), new.ospf.as_ref()),
         ospf3: routing::live_ospf(old.ospf3.as_ref(), new.ospf3.as_ref()),
