@@ -364,16 +364,13 @@ impl Engine {
     ) -> Option<()> {
         let outside = tuple::<A>(mapping.key.client, mapping.key.vip);
         let inside = tuple::<A>(mapping.lip, mapping.backend);
-        let vip = outside.destination.to_address();
-        let service = tables.find_service(vip, A::V6, Protocol::Tcp, outside.destination_port)?;
-        let backend = inside.destination.to_address();
-        let backend = tables.find_backend(service, backend, inside.destination_port)?;
         let lip = inside.source.to_address();
         let plausible =
             |source: A| is_host(source.ip()) && tables.local(source.to_address(), A::V6).is_none();
         if !plausible(outside.source) || !plausible(inside.source) {
             return None;
         }
+        // First, so that a copy outlives the removal of its service, as a flow of our own does.
         if let Some(known) = self.find_tcp(tables, &outside) {
             let record = *self.flows.get(known.flow()).filter(|r| r.lip.is_foreign())?;
             let same = leaves::<A>(tables, &self.adoption.lips, &record, Direction::Request);
@@ -383,6 +380,10 @@ impl Engine {
             }
             self.replace(known.flow());
         }
+        let vip = outside.destination.to_address();
+        let service = tables.find_service(vip, A::V6, Protocol::Tcp, outside.destination_port)?;
+        let backend = inside.destination.to_address();
+        let backend = tables.find_backend(service, backend, inside.destination_port)?;
         // The owner says whose this LIP and port is now; a copy that says otherwise is old.
         if let Some(old) = self.find_tcp(tables, &inside.reversed()) {
             self.flows.get(old.flow()).filter(|r| r.lip.is_foreign())?;
