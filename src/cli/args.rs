@@ -87,6 +87,8 @@ pub enum Command {
         /// Router id or address
         neighbor: Option<IpAddr>,
     },
+    /// Other nodes, and the flows shared with them
+    Cluster,
     /// Ports: link, control interface, steering, counters
     Ports,
     /// Workers: load, flows, local ports

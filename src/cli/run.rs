@@ -148,6 +148,7 @@ fn request(command: &Command) -> Request {
         Command::Ospf { neighbor: Some(address) } => {
             get(&format!("ospf/{}", encode(&address.to_string())))
         }
+        Command::Cluster => get("cluster"),
         Command::Ports => get("ports"),
         Command::Workers => get("workers"),
         Command::Drops { .. } => get("drops"),
@@ -208,6 +209,7 @@ fn show(command: &Command, body: &[u8], style: Style) -> Result<String, ClientEr
         Command::Ospf { neighbor: Some(_) } => {
             view::ospf_neighbors(&decode::<Vec<OspfNeighborInfo>>(body)?, style)
         }
+        Command::Cluster => view::cluster(&decode(body)?, style),
         Command::Ports => view::ports(&decode::<Vec<PortInfo>>(body)?, style),
         Command::Workers => view::workers(&decode::<Vec<WorkerInfo>>(body)?, style),
         Command::Drops { all } => view::drops(&decode::<Vec<DropInfo>>(body)?, *all, style),

@@ -15,6 +15,7 @@ mod secret;
 mod announce;
 mod bfd;
 mod bgp;
+mod cluster;
 mod management;
 mod network;
 mod node;
@@ -103,6 +104,7 @@ fn read(root: &Table<'_>) -> Config {
         dataplane: node::dataplane(root),
         management,
         announce: announce::announce(root, &known),
+        cluster: cluster::cluster(root),
         bfd: bfd::profile(root),
         bgp: bgp::bgp(root, &known),
         ospf,

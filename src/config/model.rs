@@ -12,7 +12,7 @@ use routing::bgp::wire::{Families, Role};
 use routing::ospf::auth::Algorithm;
 use routing::ospf::{AreaKind, NetworkKind};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Config {
     /// How the appliance is reached; other installations ignore it.
     pub management: Option<Management>,
     pub announce: Announce,
+    /// `None`: flows are not shared with other nodes.
+    pub cluster: Option<Cluster>,
     pub bfd: BfdProfile,
     pub bgp: Option<Bgp>,
     /// OSPFv2: carries the IPv4 prefixes.
@@ -135,6 +137,23 @@ pub struct Management {
 pub struct StaticRoute {
     pub prefix: IpNet,
     pub via: Vec<IpAddr>,
+}
+
+/// The other nodes, and how flows are shared with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Where we listen, and what peers know us by.
+    pub address: SocketAddr,
+    /// Sorted; at least one, none twice, and not ourselves.
+    pub peers: Vec<SocketAddr>,
+    /// 16 to 128 bytes.
+    pub key: Secret,
+    /// Flows that each worker may ask for per second.
+    pub questions_per_second: u32,
+    /// Flows of other nodes that each worker may hold.
+    pub max_adopted: u32,
+    /// On stop, how long flows may go on after the withdrawal.
+    pub drain_flows: Duration,
 }
 
 /// How prefixes are announced.

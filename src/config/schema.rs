@@ -21,6 +21,7 @@ pub const ROOT: Section = Section {
         "local",
         "management",
         "announce",
+        "cluster",
         "bfd",
         "bgp",
         "ospf",
@@ -75,6 +76,11 @@ pub const ANNOUNCE: Section = Section {
 };
 
 pub const ANNOUNCE_OSPF: Section = Section { name: "announce.ospf", keys: &["cost", "type"] };
+
+pub const CLUSTER: Section = Section {
+    name: "cluster",
+    keys: &["address", "port", "peers", "key", "max-questions", "max-adopted", "drain-flows"],
+};
 
 pub const BFD: Section = Section { name: "bfd", keys: &["min-tx", "min-rx", "multiplier"] };
 
@@ -252,6 +258,7 @@ pub const SECTIONS: &[&Section] = &[
     &MANAGEMENT,
     &ANNOUNCE,
     &ANNOUNCE_OSPF,
+    &CLUSTER,
     &BFD,
     &BGP,
     &NEIGHBOR,
