@@ -33,6 +33,7 @@ mod maglev;
 mod other;
 mod pool;
 mod schedule;
+pub mod slots;
 #[doc(hidden)]
 pub mod stages;
 pub mod stats;
