@@ -103,6 +103,7 @@ impl Handle {
             shared: Arc::clone(&self.shared[usize::from(id)]),
             commands,
             wanted_neighbours,
+            sharing: None,
             poll: PollMode::Throughput,
             max_sleep: Duration::ZERO,
         });

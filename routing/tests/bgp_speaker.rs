@@ -258,6 +258,9 @@ async fn neighbours_may_dial_in_from_a_range() {
         other.imports(&["192.0.2.1/32"]).await;
     }
     assert_eq!(ours.handle.status().neighbors.len(), 2);
+    let present: Vec<IpAddr> =
+        ours.handle.dynamic_peers().borrow().iter().map(|peer| peer.address).collect();
+    assert_eq!(present, [address(41), address(42)]);
     let mut third = stranger(43, 49, port).await;
     let mut answer = Vec::new();
     let _ = timeout(SOON, third.read_to_end(&mut answer)).await.unwrap();
@@ -268,6 +271,8 @@ async fn neighbours_may_dial_in_from_a_range() {
     ranged.ranges.clear();
     ours.handle.reconfigure(ranged).unwrap();
     one.until(49, "uninvited", |s| s.last_down.as_ref().and_then(|e| e.code) == Some((6, 3))).await;
+    let mut present = ours.handle.dynamic_peers();
+    timeout(SOON, present.wait_for(|peers| peers.is_empty())).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

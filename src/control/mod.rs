@@ -4,6 +4,7 @@ pub mod announce;
 pub mod kernel;
 pub mod liveness;
 pub mod owner;
+mod paths;
 pub mod slots;
 pub mod state;
 mod tables;

@@ -107,7 +107,7 @@ pub struct State {
     pub(crate) services: BTreeMap<ServiceKey, ServiceState>,
     pub(super) health: HashMap<Target, Health>,
     /// What should be probed now.
-    targets: HashSet<Target>,
+    pub(super) targets: HashSet<Target>,
     pub(crate) workers: Vec<WorkerView>,
     pub(super) drain: Drain,
     pub(super) drained_services: BTreeMap<String, Drain>,
@@ -236,20 +236,6 @@ impl State {
             ospf_v6: self.config.ospf3.is_some(),
         };
         announce::decide(&node, &self.vip_views(), &self.config.local_prefixes)
-    }
-
-    /// All that has to be found out about what is configured has been: every check has a result,
-    /// every worker has the tables, and where a backend is usable the way to it is known.
-    pub fn is_settled(&self) -> bool {
-        let oldest = self.workers.iter().map(|w| w.epoch).min().unwrap_or(0);
-        let known = |service: &ServiceState| {
-            service.since_epoch != 0
-                && service.since_epoch <= oldest
-                && (service.path_proven || self.best_path(service) != Some(Path::Unresolved))
-        };
-        self.targets.iter().all(|target| self.health.contains_key(target))
-            && self.services.values().filter(|s| s.removed.is_none()).all(known)
-            && oldest != 0
     }
 
     /// What should be probed now.
@@ -409,44 +395,6 @@ impl State {
         }
     }
 
-    /// The best of the ways to the service's usable backends; `None` without such a backend.
-    fn best_path(&self, service: &ServiceState) -> Option<Path> {
-        let link_up = |port: PortId| self.ports.get(usize::from(port.0)).is_some_and(|p| p.up);
-        let mut best = None;
-        for backend in service.backends.iter().filter(|b| self.usable(b)) {
-            match self.kernel.path(backend.address.ip(), link_up) {
-                Path::Proven => return Some(Path::Proven),
-                Path::Unresolved => best = Some(Path::Unresolved),
-                Path::Down => best = best.or(Some(Path::Down)),
-            }
-        }
-        best
-    }
-
-    /// To be called once after a batch of events, before the decisions are asked for: remembers
-    /// which services have been reachable. The loss of the way as a whole is believed at once; a
-    /// neighbour that the kernel forgets is left to the health checks.
-    pub(super) fn prove_paths(&mut self) {
-        let changes: Vec<_> = self
-            .services
-            .values()
-            .filter(|service| service.removed.is_none())
-            .filter_map(|service| {
-                let proven = match self.best_path(service)? {
-                    Path::Proven => true,
-                    Path::Down => false,
-                    Path::Unresolved => return None,
-                };
-                (proven != service.path_proven).then_some((service.key, proven))
-            })
-            .collect();
-        for (key, proven) in changes {
-            if let Some(service) = self.services.get_mut(&key) {
-                service.path_proven = proven;
-            }
-        }
-    }
-
     fn service_spec(&self, service: &ServiceState) -> ServiceSpec {
         ServiceSpec {
             id: service.id,
@@ -493,7 +441,10 @@ impl State {
     fn service_view(&self, service: &ServiceState) -> ServiceView {
         let configured = service.backends.iter().filter(|b| b.removed.is_none());
         let path = match self.best_path(service) {
-            Some(Path::Unresolved) if service.path_proven => Path::Proven,
+            // Without a check, neighbour discovery is the only one there is.
+            Some(Path::Unresolved) if service.path_proven && service.config.check.is_some() => {
+                Path::Proven
+            }
             path => path.unwrap_or(Path::Down),
         };
         ServiceView {

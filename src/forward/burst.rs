@@ -14,6 +14,7 @@
 //! What is the same for a whole burst is fetched once ([`Way`]), and what is counted for a whole
 //! burst is written once ([`Run`], [`Tally`]).
 
+use super::adopt::ForeignLips;
 use super::engine::{Context, Engine, Origin};
 use super::fib::Adjacency;
 use super::flows::{Direction, Entry, Record, State};
@@ -225,7 +226,7 @@ impl Engine {
         tally: &mut Tally,
     ) -> usize {
         let step = Step::Translate(transport(A::V6, TCP));
-        let Self { flows, stats, .. } = self;
+        let Self { flows, adoption, stats, .. } = self;
         let stats: &WorkerStats = stats;
         let records = flows.records_mut();
         let mut usage = Run::new();
@@ -237,7 +238,7 @@ impl Engine {
             let bytes = frame.total_len() as u64;
             let found = parsed.found;
             let Some((record, adjacency)) =
-                translate::<A, TCP, N, F>(way, records, frame, bytes, found)
+                translate::<A, TCP, N, F>(way, &adoption.lips, records, frame, bytes, found)
             else {
                 break;
             };
@@ -262,6 +263,7 @@ impl Engine {
 #[inline(always)]
 fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
     way: &Way<'a>,
+    foreign: &ForeignLips,
     records: &'a mut [Record],
     frame: &mut F,
     bytes: u64,
@@ -270,7 +272,7 @@ fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
     let header = frame.data_mut().first_chunk_mut::<N>()?;
     let record = records.get_mut(found.flow() as usize)?;
     let direction = found.direction();
-    let (arrives, leaves) = A::wires(way.context.tables, record, direction)?;
+    let (arrives, leaves) = A::wires(way.context.tables, foreign, record, direction)?;
     if arrives != Wire::read(header) || record.transport != transport(A::V6, TCP) as u8 {
         return None;
     }

@@ -1,15 +1,17 @@
 //! What happens to a TCP or UDP packet that the burst's lookup gave no flow: another look, or a
 //! new flow, or a reason why not.
 
+use super::adopt::{ForeignLips, deadline, ended};
 use super::build::{Local, Tables, is_host};
-use super::engine::{Context, Engine, ended};
+use super::engine::{Context, Engine};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
+use super::time::Tick;
 use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number};
 use super::verdict::{DropReason, Verdict};
-use crate::packet::Transport;
+use crate::packet::{TCP_SYN, Transport};
 
 /// What is known of a packet that may begin a flow.
 pub(super) struct Arrival<A> {
@@ -18,6 +20,17 @@ pub(super) struct Arrival<A> {
     pub hash: u32,
     pub flags: u8,
     pub ttl: u8,
+}
+
+/// A flow to be made: its two sides, and what it is called in the tables.
+pub(super) struct Mapped<A> {
+    pub transport: Transport,
+    pub outside: Tuple<A>,
+    pub inside: Tuple<A>,
+    pub service: ServiceId,
+    pub backend: BackendId,
+    pub lip: LipId,
+    pub state: State,
 }
 
 impl Engine {
@@ -30,15 +43,25 @@ impl Engine {
         arrival: &Arrival<A>,
     ) -> Result<Entry, Verdict> {
         let transport = arrival.transport;
-        let known = find(&self.flows, context.tables, transport, &arrival.tuple, arrival.hash);
+        let (tables, lips) = (context.tables, &self.adoption.lips);
+        let known = find(&self.flows, tables, lips, transport, &arrival.tuple, arrival.hash);
         if let Some(entry) = known {
-            if !self.starts_anew(context.tables, entry, arrival.flags) {
+            if !self.starts_anew(tables, entry, arrival.flags) {
+                if is_tcp(transport) && tcp::opens(arrival.flags) {
+                    self.doubt(tables, context.now, entry.flow());
+                }
                 return Ok(entry);
             }
             self.end(entry.flow());
             self.stats.flows_replaced.add(1);
         }
-        let service = find_service(context.tables, arrival)?;
+        let service = find_service(tables, arrival).map_err(|verdict| {
+            if verdict == Verdict::Drop(DropReason::NotSyn) && arrival.flags & TCP_SYN == 0 {
+                let reason = self.ask(tables, context.now, &arrival.tuple, arrival.hash);
+                return Verdict::Drop(reason);
+            }
+            verdict
+        })?;
         let flow = self.create(context, arrival, service).map_err(Verdict::Drop)?;
         Ok(Entry::new(flow, Direction::Request))
     }
@@ -55,11 +78,18 @@ impl Engine {
             && (record.state.closing() || !backend.is_some_and(|b| b.takes_new_flows))
     }
 
+    /// Whether [`Engine::find_or_create`] must look at a segment that the burst's lookup gave this
+    /// flow: as [`Engine::starts_anew`], or it is a SYN and the flow another node's.
+    pub(super) fn may_start_anew(&self, tables: &Tables, entry: Entry, flags: u8) -> bool {
+        let adopted = || self.flows.get(entry.flow()).is_some_and(|r| r.lip.is_foreign());
+        self.starts_anew(tables, entry, flags) || (tcp::opens(flags) && adopted())
+    }
+
     /// Remove a flow and book it.
-    fn end(&mut self, flow: FlowNumber) {
+    pub(super) fn end(&mut self, flow: FlowNumber) {
         let record = self.flows.remove(flow);
         if record.state != State::Free {
-            ended(&record, &mut self.pool, &self.stats);
+            ended(&record, &mut self.pool, &mut self.adoption, &self.stats);
         }
     }
 
@@ -80,10 +110,7 @@ impl Engine {
         };
         self.stats.flows_created.add(1);
         let used = [self.stats.service(service), self.stats.backend(backend)];
-        for usage in used.into_iter().flatten() {
-            usage.active.add(1);
-            usage.total.add(1);
-        }
+        used.into_iter().flatten().for_each(|usage| usage.total.add(1));
         Ok(flow)
     }
 
@@ -111,7 +138,7 @@ impl Engine {
         backend: BackendId,
     ) -> Result<(LipId, u16), DropReason> {
         let slot = tables.backend(backend).ok_or(DropReason::NoBackend)?;
-        let Self { pool, flows, seed, .. } = self;
+        let Self { pool, flows, adoption, seed, .. } = self;
         let taken = pool.take(tables, backend, A::V6, |lip, port| {
             let Some(lip) = tables.lip(lip) else {
                 return false;
@@ -123,7 +150,7 @@ impl Engine {
                 destination_port: u16::from_ne_bytes(port.to_be_bytes()),
             };
             let hash = reply.hash(seed, protocol_number(transport)) as u32;
-            find(flows, tables, transport, &reply, hash).is_none()
+            find(flows, tables, &adoption.lips, transport, &reply, hash).is_none()
         });
         taken.ok_or(DropReason::PoolExhausted)
     }
@@ -148,6 +175,19 @@ impl Engine {
             source_port: u16::from_ne_bytes(port.to_be_bytes()),
             destination_port: backend_slot.port,
         };
+        let mapped =
+            Mapped { transport: arrival.transport, outside, inside, service, backend, lip, state };
+        self.place(tables, context.now, &mapped)
+    }
+
+    /// Make a flow. A full table gives up a half-open one for it.
+    pub(super) fn place<A: Family>(
+        &mut self,
+        tables: &Tables,
+        now: Tick,
+        mapped: &Mapped<A>,
+    ) -> Result<FlowNumber, DropReason> {
+        let Mapped { transport, outside, inside, service, backend, lip, state } = *mapped;
         let (addresses_delta, ports_delta) = deltas(&outside, &inside);
         let record = Record {
             addresses: A::pack([
@@ -160,26 +200,29 @@ impl Engine {
             service,
             backend,
             lip,
-            transport: arrival.transport as u8,
+            transport: transport as u8,
             state,
             addresses_delta,
             l4_delta: addresses_delta.and(ports_delta),
-            last_seen: context.now,
+            last_seen: now,
             routing: tables.routing(),
             ..Record::EMPTY
         };
-        let protocol = protocol_number(arrival.transport);
+        let protocol = protocol_number(transport);
         let hashes =
             [outside, inside.reversed()].map(|tuple| tuple.hash(&self.seed, protocol) as u32);
-        let timeout = context.tables.timeouts(service).of(state);
-        let deadline = context.now.plus(timeout);
-        if let Ok(flow) = self.flows.insert(record, hashes, deadline) {
-            return Ok(flow);
+        let deadline = deadline(lip, now, tables.timeouts(service).of(state));
+        let mut inserted = self.flows.insert(record, hashes, deadline);
+        if inserted.is_err() {
+            let victim = self.flows.eviction_candidate().ok_or(DropReason::FlowTableFull)?;
+            self.end(victim);
+            self.stats.flows_evicted.add(1);
+            inserted = self.flows.insert(record, hashes, deadline);
         }
-        let victim = self.flows.eviction_candidate().ok_or(DropReason::FlowTableFull)?;
-        self.end(victim);
-        self.stats.flows_evicted.add(1);
-        self.flows.insert(record, hashes, deadline).map_err(|_| DropReason::FlowTableFull)
+        let flow = inserted.map_err(|_| DropReason::FlowTableFull)?;
+        let used = [self.stats.service(service), self.stats.backend(backend)];
+        used.into_iter().flatten().for_each(|usage| usage.active.add(1));
+        Ok(flow)
     }
 }
 
@@ -187,6 +230,7 @@ impl Engine {
 pub(super) fn find<A: Family>(
     flows: &FlowTable,
     tables: &Tables,
+    foreign: &ForeignLips,
     transport: Transport,
     tuple: &Tuple<A>,
     hash: u32,
@@ -194,7 +238,8 @@ pub(super) fn find<A: Family>(
     let wire = tuple.wire();
     flows.find(hash, |record, direction| {
         record.transport == transport as u8
-            && A::wires(tables, record, direction).is_some_and(|(arrives, _)| arrives == wire)
+            && A::wires(tables, foreign, record, direction)
+                .is_some_and(|(arrives, _)| arrives == wire)
     })
 }
 

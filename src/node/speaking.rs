@@ -238,3 +238,67 @@ pub fn learned_routes(imported: &ImportedRoutes) -> BTreeMap<IpNet, Vec<Installe
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A neighbour by address, an unnumbered one and a range, with BFD of their own; a shut down one.
+    const CONFIG: &str = r#"
+node = { name = "n1", router-id = "10.0.0.1" }
+dataplane = { workers = [1] }
+bfd = { min-tx = "300ms", min-rx = "300ms" }
+port = [
+    { name = "wan0", device = "net_tap0", addresses = ["10.1.1.2/24"] },
+    { name = "wan1", device = "net_tap1" },
+    { name = "wan2", device = "net_tap2" },
+]
+[bgp]
+asn = 65001
+neighbor = [
+    { address = "10.1.1.1", asn = 65000, bfd = true, source = "10.1.1.2" },
+    { interface = "wan0", asn = 65000, bfd = { multiplier = 5 } },
+    { interface = "wan1", asn = 65000, bfd = true, shutdown = "" },
+    { interface = "wan2", asn = 65000 },
+]
+listen-range = [
+    { prefix = "10.2.0.0/16", asn = "external", bfd = { min-tx = "50ms" } },
+    { prefix = "10.3.0.0/16", asn = "external", bfd = true, multihop = 3 },
+]
+"#;
+
+    fn peer(address: &str, interface: Option<&str>, range: Option<&str>) -> DynamicPeer {
+        DynamicPeer {
+            address: address.parse().unwrap(),
+            interface: interface.map(str::to_owned),
+            range: range.map(|range| range.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn neighbours_are_followed_by_bfd_once_their_address_is_known() {
+        let config = Config::parse(CONFIG, "test.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let addresses = |present: &BTreeSet<DynamicPeer>| -> Vec<String> {
+            let sessions = bfd_sessions(&config, present);
+            assert!(sessions.iter().all(|session| session.check().is_ok()), "{sessions:?}");
+            sessions.iter().map(|session| session.peer.to_string()).collect()
+        };
+        assert_eq!(addresses(&BTreeSet::new()), ["10.1.1.1"]);
+        let present = BTreeSet::from([
+            peer("fe80::a", Some("wan0"), None),
+            peer("fe80::a", Some("wan1"), None),
+            peer("fe80::a", Some("wan2"), None),
+            peer("10.2.0.7", None, Some("10.2.0.0/16")),
+            peer("10.3.0.7", None, Some("10.3.0.0/16")),
+            peer("10.9.0.7", None, Some("10.9.0.0/16")),
+        ]);
+        assert_eq!(addresses(&present), ["10.1.1.1", "10.2.0.7", "10.3.0.7", "fe80::a"]);
+        let sessions = bfd_sessions(&config, &present);
+        let of = |peer: &str| sessions.iter().find(|s| s.peer.to_string() == peer).unwrap();
+        assert_eq!(of("10.1.1.1").local, Some("10.1.1.2".parse().unwrap()));
+        let unnumbered = of("fe80::a");
+        assert_eq!((unnumbered.interface.as_deref(), unnumbered.multiplier), (Some("wan0"), 5));
+        assert_eq!(of("10.2.0.7").min_tx.as_millis(), 50);
+        assert!(of("10.3.0.7").multihop && !of("10.2.0.7").multihop);
+    }
+}

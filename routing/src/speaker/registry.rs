@@ -379,3 +379,37 @@ fn sockets(
     }
     Ok(sockets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::config::RemoteAs;
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn one_link_local_address_on_two_links_is_two_neighbours() {
+        let (_wanted, receiver) = watch::channel(Arc::default());
+        let local = LocalConfig { asn: 65001, router_id: Ipv4Addr::new(10, 0, 0, 1) };
+        let inner = Arc::new(Inner::new(Handle::current(), receiver, local));
+        let address: IpAddr = "fe80::1".parse().unwrap();
+        let neighbors = ["nowhere0", "nowhere1"].map(|interface| NeighborConfig {
+            interface: Some(interface.to_owned()),
+            passive: true,
+            ..NeighborConfig::new(address, RemoteAs::External)
+        });
+        let config = SpeakerConfig {
+            router_id: local.router_id,
+            asn: local.asn,
+            listen: Vec::new(),
+            neighbors: neighbors.into(),
+            ranges: Vec::new(),
+        };
+        inner.reconfigure(config).unwrap();
+        let found = |interface| inner.find(address, interface).and_then(|(_, key)| key.interface);
+        for interface in ["nowhere0", "nowhere1"] {
+            assert_eq!(found(Some(interface)).as_deref(), Some(interface));
+        }
+        assert_eq!(found(Some("nowhere2")), None);
+        assert!(found(None).is_some(), "any of them will do");
+    }
+}
