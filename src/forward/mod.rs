@@ -36,6 +36,7 @@ mod map;
 mod other;
 mod pool;
 mod schedule;
+pub mod slots;
 #[doc(hidden)]
 pub mod stages;
 pub mod stats;
