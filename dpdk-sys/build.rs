@@ -23,6 +23,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_openlog_stream",
     "rte_log_cur_msg_loglevel",
     "rte_get_tsc_hz",
+    "rte_(malloc_socket|free|socket_id)",
     "rte_pktmbuf_(pool_create|free_bulk)",
     "rte_mempool_(avail_count|free)",
     "rte_eth_dev_(info_get|configure|start|stop|close|socket_id|is_valid_port)",

@@ -203,6 +203,8 @@ impl FarEnd {
 
     /// The first requests.
     fn begin(&mut self, pool: &Mempool) -> Result<()> {
+        // A zero-copy client gives the other side its first buffers when it first receives.
+        self.queue.rx_burst(&mut self.arrived);
         for _ in 0..WINDOW {
             self.leaving.push(pool.alloc_from(&self.requests[self.next])?);
             self.next = (self.next + 1) % self.requests.len();

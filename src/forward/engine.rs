@@ -9,6 +9,7 @@ use super::fib::Hop;
 use super::flows::{FlowTable, State, Sweep};
 use super::hash::Seed;
 use super::pool::Pool;
+use super::slots::{Arena, Ordinary};
 use super::stats::WorkerStats;
 use super::steering::Steering;
 use super::tables::{NextHopId, PortId, WorkerId};
@@ -83,8 +84,13 @@ impl Engine {
     /// Allocates everything that forwarding will ever need, but for tables with more services or
     /// backends than before.
     pub fn new(config: EngineConfig, stats: Arc<WorkerStats>) -> Self {
+        Self::new_in(&Ordinary, config, stats)
+    }
+
+    /// As [`Engine::new`], with the flows in this arena's memory if it has enough.
+    pub fn new_in(arena: &impl Arena, config: EngineConfig, stats: Arc<WorkerStats>) -> Self {
         let seed = Seed::new(config.seed);
-        let flows = FlowTable::new(config.max_flows, Tick(0));
+        let flows = FlowTable::new(config.max_flows, Tick(0), arena);
         Self {
             worker: config.worker,
             workers: config.workers.max(1),
@@ -188,6 +194,11 @@ impl Engine {
     /// Bytes of memory that flows take: records, index, timers.
     pub fn flow_memory(&self) -> usize {
         self.flows.memory()
+    }
+
+    /// The flows lie in the arena's memory, not in ordinary one.
+    pub fn flows_are_lent(&self) -> bool {
+        self.flows.is_lent()
     }
 
     /// Flows this engine has now.

@@ -7,6 +7,7 @@
 //! Every flow is found in both directions or in neither; [`FlowTable::check`] says so in tests.
 
 use super::index::{Hash32, Index};
+use super::slots::{Arena, Slots};
 use super::tables::{BackendId, LipId, ServiceId};
 use super::time::Tick;
 use super::wheel::{Links, Ring, Wheel};
@@ -164,10 +165,10 @@ pub(super) enum Sweep {
 
 #[derive(Debug)]
 pub(super) struct FlowTable {
-    records: Box<[Record]>,
+    records: Slots<Record>,
     /// The hashes a flow was inserted with, by direction. Apart from the record, because only
     /// insertion and removal need them.
-    hashes: Box<[[Hash32; 2]]>,
+    hashes: Slots<[Hash32; 2]>,
     index: Index,
     wheel: Wheel,
     /// Records never used begin here.
@@ -182,13 +183,13 @@ impl FlowTable {
     /// Most flows a table can hold.
     pub const MAX: u32 = 1 << 30;
 
-    /// Allocates everything for at most `capacity` flows.
-    pub fn new(capacity: u32, now: Tick) -> Self {
+    /// Allocates everything for at most `capacity` flows, from `arena` as far as it has memory.
+    pub fn new(capacity: u32, now: Tick, arena: &impl Arena) -> Self {
         let capacity = capacity.clamp(1, Self::MAX);
         Self {
-            records: vec![Record::EMPTY; capacity as usize].into_boxed_slice(),
-            hashes: vec![[0; 2]; capacity as usize].into_boxed_slice(),
-            index: Index::new(2 * capacity as usize),
+            records: Slots::new(arena, capacity as usize, Record::EMPTY),
+            hashes: Slots::new(arena, capacity as usize, [0; 2]),
+            index: Index::new(2 * capacity as usize, arena),
             wheel: Wheel::new(now),
             fresh: 0,
             free: Links::NIL,
@@ -203,6 +204,11 @@ impl FlowTable {
             + size_of_val::<[[Hash32; 2]]>(&self.hashes)
             + self.index.memory()
             + self.wheel.memory()
+    }
+
+    /// Records and index, what every packet touches, lie in the arena's memory.
+    pub fn is_lent(&self) -> bool {
+        self.records.is_lent() && self.index.is_lent()
     }
 
     pub fn len(&self) -> u32 {
@@ -383,7 +389,7 @@ const fn ring(state: State) -> Ring {
     if state.half_open() { Ring::HalfOpen } else { Ring::Open }
 }
 
-impl super::wheel::Linked for Box<[Record]> {
+impl super::wheel::Linked for Slots<Record> {
     fn links(&mut self, item: u32) -> &mut Links {
         &mut self[item as usize].links
     }

@@ -8,6 +8,8 @@
 //!
 //! The design load is 80 %: 8 bytes per key.
 
+use super::slots::{Arena, Slots};
+
 /// Slots of a bucket: 10 tags of 16 bits, a count of 32, 10 values of 32.
 const LANES: usize = 10;
 /// Most keys per bucket, on average.
@@ -31,7 +33,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 #[derive(Debug)]
 pub(super) struct Index {
-    buckets: Box<[Bucket]>,
+    buckets: Slots<Bucket>,
     mask: u32,
 }
 
@@ -39,11 +41,15 @@ pub(super) struct Index {
 pub(super) type Hash32 = u32;
 
 impl Index {
-    /// For at most `keys` keys.
-    pub fn new(keys: usize) -> Self {
+    /// For at most `keys` keys, in memory from `arena` if it has any.
+    pub fn new(keys: usize, arena: &impl Arena) -> Self {
         let count = keys.div_ceil(DESIGN_LOAD).max(2).next_power_of_two().min(1 << 31);
         let empty = Bucket { tags: [0; 3], values: [0; LANES] };
-        Self { buckets: vec![empty; count].into_boxed_slice(), mask: count as u32 - 1 }
+        Self { buckets: Slots::new(arena, count, empty), mask: count as u32 - 1 }
+    }
+
+    pub fn is_lent(&self) -> bool {
+        self.buckets.is_lent()
     }
 
     /// Bytes of memory.
@@ -242,6 +248,7 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slots::Ordinary;
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -258,7 +265,7 @@ mod tests {
     #[test]
     fn fills_to_the_design_load_without_refusing() {
         let keys = 1 << 17;
-        let mut index = Index::new(keys as usize);
+        let mut index = Index::new(keys as usize, &Ordinary);
         assert_eq!(index.memory() / keys as usize, 8);
         for value in 0..keys {
             assert!(index.insert(spread(value), value, spread), "{value}");
@@ -281,7 +288,7 @@ mod tests {
         fn behaves_like_a_map(
             operations in prop::collection::vec((any::<bool>(), 0u32..90), 1..400),
         ) {
-            let mut index = Index::new(40);
+            let mut index = Index::new(40, &Ordinary);
             let mut model = HashMap::new();
             for (add, value) in operations {
                 let hash = crowded(value);

@@ -27,13 +27,16 @@ mod create;
 mod engine;
 mod fib;
 mod flows;
+mod foreign;
 mod hash;
 mod icmp;
 mod index;
 mod maglev;
+mod map;
 mod other;
 mod pool;
 mod schedule;
+pub mod slots;
 #[doc(hidden)]
 pub mod stages;
 pub mod stats;
