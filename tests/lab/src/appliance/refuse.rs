@@ -18,7 +18,13 @@ const MISMATCH: &str = "dunlin: the system partition does not match its root has
 /// What every boot that gets as far as the system says.
 const RUNS: &str = "login:";
 /// What firmware says of an image it does not trust (and systemd-boot passes on).
-const DENIED: &[&str] = &["Access Denied", "Security Violation", "access denied"];
+const DENIED: &[&str] = &[
+    "Access Denied",
+    "Access denied",
+    "access denied",
+    "Security Violation",
+    "Security violation",
+];
 
 /// The second lane: everything that its machines need, and no share in the nodes.
 #[derive(Debug)]
