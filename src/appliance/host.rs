@@ -127,7 +127,7 @@ impl Root {
 }
 
 /// Runs programs.
-pub trait Run: Debug {
+pub trait Run: Debug + Send {
     /// Run to its end; its standard output. Errors: it cannot be started, or does not exit with 0
     /// (with what it said on standard error).
     fn run(&self, program: &str, arguments: &[&str]) -> Result<String>;

@@ -94,10 +94,15 @@ impl Signer {
             Body::Question(keys) => keys.iter().for_each(|key| put_key(&mut out, key)),
             Body::Answer(mappings) => mappings.iter().for_each(|m| put_mapping(&mut out, m)),
         }
+        self.sign(out)
+    }
+
+    /// The datagram for any content.
+    pub fn sign(&self, mut content: Vec<u8>) -> Vec<u8> {
         let mut mac = self.0.clone();
-        mac.update(&out);
-        out.extend(mac.finalize().into_bytes());
-        out
+        mac.update(&content);
+        content.extend(mac.finalize().into_bytes());
+        content
     }
 
     /// The message in a datagram.

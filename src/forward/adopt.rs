@@ -15,6 +15,7 @@ use super::build::{Address, Tables, is_host};
 use super::create::{Mapped, find};
 use super::engine::Engine;
 use super::flows::{Direction, Entry, FlowNumber, Record, State, Sweep};
+use super::foreign::ForeignLips;
 use super::pool::Pool;
 use super::stats::{SharingStats, WorkerStats};
 use super::tables::{LipId, Protocol};
@@ -24,15 +25,6 @@ use super::verdict::DropReason;
 use crate::packet::{PROTOCOL_TCP, Transport};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-
-/// Most LIPs of other nodes that copies may use at a time.
-const MAX_FOREIGN: usize = 4096;
-/// Bits of a [`LipId`] in a record: the LIP is another node's; the owner was asked to confirm. The
-/// rest is then an index into [`ForeignLips`].
-const FOREIGN: u16 = 0x8000;
-const UNCONFIRMED: u16 = 0x4000;
-/// Slots of our own LIPs are below.
-pub(super) const MAX_OWN_LIP: u16 = UNCONFIRMED;
 
 /// How long an adopted flow goes on without its owner's word.
 const LEASE_TICKS: u32 = ticks_of_ms(30_000);
@@ -138,81 +130,6 @@ pub(super) struct Adoption {
     max_adopted: u32,
 }
 
-/// LIPs of other nodes, by the index that records hold, as long as a flow uses them.
-#[derive(Debug, Default)]
-pub(super) struct ForeignLips(Vec<ForeignLip>);
-
-#[derive(Debug)]
-struct ForeignLip {
-    address: Address,
-    /// Whose it is: the number of the peer that said so.
-    peer: u16,
-    flows: u32,
-}
-
-impl LipId {
-    /// Of another node: the flow is adopted.
-    #[inline(always)]
-    pub(super) const fn is_foreign(self) -> bool {
-        self.0 & FOREIGN != 0
-    }
-
-    const fn foreign_index(self) -> usize {
-        (self.0 & !(FOREIGN | UNCONFIRMED)) as usize
-    }
-}
-
-impl ForeignLips {
-    #[cold]
-    #[inline(never)]
-    pub fn get(&self, lip: LipId) -> Option<&Address> {
-        self.used(lip).map(|lip| &lip.address)
-    }
-
-    /// Number of the peer whose LIP it is.
-    pub fn peer(&self, lip: LipId) -> Option<u16> {
-        self.used(lip).map(|lip| lip.peer)
-    }
-
-    fn used(&self, lip: LipId) -> Option<&ForeignLip> {
-        let slot = lip.is_foreign().then(|| self.0.get(lip.foreign_index()))??;
-        (slot.flows > 0).then_some(slot)
-    }
-
-    /// One more flow uses this address. `None`: too many addresses.
-    fn take(&mut self, address: Address, peer: u16) -> Option<LipId> {
-        let same = |slot: &ForeignLip| slot.address == address && slot.peer == peer;
-        let index = match self.0.iter().position(|slot| slot.flows > 0 && same(slot)) {
-            Some(index) => index,
-            None => match self.0.iter().position(|slot| slot.flows == 0) {
-                Some(index) => index,
-                None if self.0.len() < MAX_FOREIGN => {
-                    self.0.push(ForeignLip { address, peer, flows: 0 });
-                    self.0.len() - 1
-                }
-                None => return None,
-            },
-        };
-        let slot = self.0.get_mut(index)?;
-        *slot = ForeignLip { address, peer, flows: slot.flows + 1 };
-        Some(LipId(FOREIGN | index as u16))
-    }
-
-    fn give(&mut self, lip: LipId) {
-        if let Some(slot) = self.0.get_mut(lip.foreign_index()) {
-            slot.flows = slot.flows.saturating_sub(1);
-        }
-    }
-}
-
-#[cfg(test)]
-impl ForeignLips {
-    /// Flows that use any of them.
-    pub fn flows(&self) -> u64 {
-        self.0.iter().map(|lip| u64::from(lip.flows)).sum()
-    }
-}
-
 impl Questions {
     /// Note a question. `false`: too many.
     fn ask(&mut self, key: FlowKey) -> bool {
@@ -255,7 +172,7 @@ impl Adoption {
         now: Tick,
         stats: &SharingStats,
     ) -> Sweep {
-        if record.lip.0 & UNCONFIRMED != 0 {
+        if record.lip.is_doubted() {
             stats.unconfirmed.add(1);
             return Sweep::Remove;
         }
@@ -270,7 +187,7 @@ impl Adoption {
         if let (Some(questions), Some(key)) = (&mut self.questions, key)
             && questions.ask(key)
         {
-            record.lip.0 |= UNCONFIRMED;
+            record.lip = record.lip.doubted();
             stats.asked.add(1);
         } else {
             stats.not_asked.add(1);
@@ -403,7 +320,7 @@ impl Engine {
             return false;
         };
         let state = record.state;
-        if record.lip.0 & UNCONFIRMED == 0 {
+        if !record.lip.is_doubted() {
             self.adoption.confirm(tables, record, &self.stats.sharing);
             self.flows.set_state(flow, state, now.plus(GRACE_TICKS));
         }
@@ -447,16 +364,13 @@ impl Engine {
     ) -> Option<()> {
         let outside = tuple::<A>(mapping.key.client, mapping.key.vip);
         let inside = tuple::<A>(mapping.lip, mapping.backend);
-        let vip = outside.destination.to_address();
-        let service = tables.find_service(vip, A::V6, Protocol::Tcp, outside.destination_port)?;
-        let backend = inside.destination.to_address();
-        let backend = tables.find_backend(service, backend, inside.destination_port)?;
         let lip = inside.source.to_address();
         let plausible =
             |source: A| is_host(source.ip()) && tables.local(source.to_address(), A::V6).is_none();
         if !plausible(outside.source) || !plausible(inside.source) {
             return None;
         }
+        // First, so that a copy outlives the removal of its service, as a flow of our own does.
         if let Some(known) = self.find_tcp(tables, &outside) {
             let record = *self.flows.get(known.flow()).filter(|r| r.lip.is_foreign())?;
             let same = leaves::<A>(tables, &self.adoption.lips, &record, Direction::Request);
@@ -466,6 +380,10 @@ impl Engine {
             }
             self.replace(known.flow());
         }
+        let vip = outside.destination.to_address();
+        let service = tables.find_service(vip, A::V6, Protocol::Tcp, outside.destination_port)?;
+        let backend = inside.destination.to_address();
+        let backend = tables.find_backend(service, backend, inside.destination_port)?;
         // The owner says whose this LIP and port is now; a copy that says otherwise is old.
         if let Some(old) = self.find_tcp(tables, &inside.reversed()) {
             self.flows.get(old.flow()).filter(|r| r.lip.is_foreign())?;
@@ -499,7 +417,7 @@ impl Engine {
         let Some(record) = self.flows.get_mut(flow) else {
             return;
         };
-        record.lip.0 &= !UNCONFIRMED;
+        record.lip = record.lip.confirmed();
         let (state, lip) = (record.state, record.lip);
         let timeout = tables.timeouts(record.service).of(state);
         self.flows.set_state(flow, state, deadline(lip, now, timeout));

@@ -14,10 +14,10 @@
 //! What is the same for a whole burst is fetched once ([`Way`]), and what is counted for a whole
 //! burst is written once ([`Run`], [`Tally`]).
 
-use super::adopt::ForeignLips;
 use super::engine::{Context, Engine, Origin};
 use super::fib::Adjacency;
 use super::flows::{Direction, Entry, Record, State};
+use super::foreign::ForeignLips;
 use super::stats::WorkerStats;
 use super::tables::{PortId, ServiceId};
 use super::tcp;

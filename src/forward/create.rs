@@ -1,10 +1,11 @@
 //! What happens to a TCP or UDP packet that the burst's lookup gave no flow: another look, or a
 //! new flow, or a reason why not.
 
-use super::adopt::{ForeignLips, deadline, ended};
+use super::adopt::{deadline, ended};
 use super::build::{Local, Tables, is_host};
 use super::engine::{Context, Engine};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
+use super::foreign::ForeignLips;
 use super::hash::Seed;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;

@@ -3,9 +3,9 @@
 //! The family is a type: an address is the number its bytes make when loaded natively, `u32` for
 //! IPv4 and `u128` for IPv6. Ports are loaded likewise.
 
-use super::adopt::ForeignLips;
 use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
+use super::foreign::ForeignLips;
 use super::hash::Seed;
 use crate::packet::checksum::Delta;
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};

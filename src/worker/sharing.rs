@@ -85,3 +85,47 @@ impl WorkerEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::tables::{TablesSpec, WorkerId};
+    use crate::forward::{EngineConfig, Steering, WorkerStats};
+
+    #[test]
+    fn every_order_is_answered_a_few_per_turn_and_as_far_as_there_is_room() {
+        let config = EngineConfig {
+            worker: WorkerId(0),
+            workers: 1,
+            max_flows: 16,
+            seed: 1,
+            steering: Steering::default(),
+        };
+        let mut engine = Engine::new(config, Arc::new(WorkerStats::new(1, 1)));
+        let tables = Tables::build(&TablesSpec::default(), None).unwrap();
+        let (mut worker, mut task) = rings(Arc::new(Notify::new()));
+        let key = FlowKey {
+            client: "198.51.100.1:4000".parse().unwrap(),
+            vip: "192.0.2.1:80".parse().unwrap(),
+        };
+        let mut tickets = 0..;
+        let mut order = |orders: &mut rtrb::Producer<Order>| {
+            while !orders.is_full() {
+                let ticket = tickets.next().unwrap();
+                orders.push(Order::Find { ticket, key }).unwrap();
+            }
+        };
+        order(&mut task.orders);
+        worker.turn(&mut engine, &tables, Now(0));
+        assert_eq!(task.orders.slots(), ORDERS_PER_TURN);
+        // Nobody reads the answers: the worker stops when it could not tell any more.
+        for _ in 0..2 * DEPTH / ORDERS_PER_TURN {
+            order(&mut task.orders);
+            worker.turn(&mut engine, &tables, Now(0));
+        }
+        assert!(task.orders.is_full(), "looked up what could not be told");
+        let answers = std::iter::from_fn(|| task.reports.pop().ok());
+        let expected = (0..DEPTH as u64).map(|ticket| Report::Found { ticket, mapping: None });
+        assert!(answers.eq(expected));
+    }
+}

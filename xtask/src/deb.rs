@@ -4,6 +4,8 @@
 //! and says so in its dependencies. Nothing is enabled or started on installation: a node without a
 //! configuration has nothing to do.
 
+mod trial;
+
 use crate::cargo;
 use crate::debian;
 use crate::image::release::Release;
@@ -31,6 +33,9 @@ pub struct Options {
     /// Reuse the build root of an earlier run, even if Debian has newer packages
     #[arg(long)]
     quick: bool,
+    /// Then install it on a plain Debian, in a root of its own; look at it, remove it and purge it
+    #[arg(long)]
+    check: bool,
 }
 
 /// Drivers without which no node runs: their packages' names end in the ABI of the release.
@@ -47,6 +52,9 @@ pub fn run(options: &Options) -> Result<()> {
     let debian = options.release.clone().map_or_else(debian::host, Ok)?;
     let room = Room::open(&room::cache()?, &debian, release.epoch, options.quick)?;
     let deb = build(&room, &release)?;
+    if options.check {
+        trial::run(&room, &deb, release.epoch)?;
+    }
     fs::create_dir_all(&options.out)?;
     let name = deb.file_name().context("the package has a name")?;
     let target = options.out.join(name);

@@ -95,6 +95,8 @@ pub(super) async fn run(setup: Setup) {
         let _ = previous.await;
     }
     let (mut wanted, mut commands, mut settled) = (setup.wanted, setup.commands, setup.settled);
+    // In this order: it speaks of all that was wanted before it.
+    let is_settled = *settled.borrow_and_update();
     let latest = Arc::clone(&wanted.borrow_and_update());
     let mut peer = Peer {
         name: setup.key.to_string(),
@@ -112,7 +114,7 @@ pub(super) async fn run(setup: Setup) {
         present: Present::new(setup.presence),
         seen: Instant::now(),
     };
-    if *settled.borrow_and_update() {
+    if is_settled {
         peer.session.handle_settled(Instant::now());
     }
     peer.enter();
@@ -139,7 +141,6 @@ pub(super) async fn run(setup: Setup) {
                 peer.session.handle_wanted(latest, Instant::now());
             }
             Ok(()) = settled.changed() => {
-                // It speaks of all that was wanted before it.
                 let latest = Arc::clone(&wanted.borrow_and_update());
                 peer.session.handle_wanted(latest, Instant::now());
                 peer.session.handle_settled(Instant::now());

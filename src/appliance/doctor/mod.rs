@@ -203,7 +203,12 @@ impl Patient<'_> {
         } else if pages == 0 {
             findings.problem("no hugepages are reserved", "dunlin machine reserves them");
         }
-        if !self.inventory.iommu {
+        // Of a port without one, `dunlin machine` has said so.
+        let said = self.plan.iter().flat_map(|plan| &plan.ports).any(|(_, address)| {
+            let nic = self.inventory.nic(address);
+            nic.is_some_and(|nic| nic.iommu_group.is_none() && !nic.is_shared())
+        });
+        if !self.inventory.iommu && !said {
             let advice = match self.inventory.virtual_machine {
                 true => "give the virtual machine an IOMMU (libvirt: <iommu model='intel'>)",
                 false => "switch on VT-d or AMD-Vi in the firmware, and intel_iommu=on iommu=pt",

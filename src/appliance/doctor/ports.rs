@@ -18,6 +18,7 @@ pub(super) fn check(patient: &Patient<'_>, findings: &mut Findings) {
             driver(port, nic, &installed, findings);
             queues(patient, port, nic, findings);
             slot(&patient.host.root, port, nic, findings);
+            group(&patient.host.root, port, nic, findings);
         }
     }
     unused(patient, findings);
@@ -105,6 +106,29 @@ fn slot(root: &Root, port: &str, nic: &Nic, findings: &mut Findings) {
                 "another slot",
             );
         }
+    }
+}
+
+/// vfio gives a group to user space as a whole, so nothing else in it may be the kernel's.
+fn group(root: &Root, port: &str, nic: &Nic, findings: &mut Findings) {
+    let Some(group) = nic.iommu_group.as_ref().filter(|_| !nic.is_shared()) else { return };
+    let members = root.list(format!("sys/kernel/iommu_groups/{group}/devices"));
+    let held = members.iter().filter(|member| **member != nic.address).filter_map(|member| {
+        let driver = root.link(format!("sys/bus/pci/devices/{member}/driver"))?;
+        // Bridges may stay: they do no DMA of their own.
+        (!["vfio-pci", "pcieport", "pci-stub"].contains(&driver.as_str()))
+            .then(|| format!("{member} ({driver})"))
+    });
+    let held: Vec<_> = held.collect();
+    if !held.is_empty() {
+        findings.problem(
+            format!(
+                "port {port}: {} shares IOMMU group {group} with {}, so vfio-pci cannot have it",
+                nic.address,
+                held.join(", ")
+            ),
+            "another slot, or ACS in the firmware",
+        );
     }
 }
 

@@ -128,6 +128,15 @@ fn every_complaint_has_its_cause() {
             "the DPDK driver for 0000:00:03.0 (Intel, 8086:1000) is not",
         ),
         (
+            |m| {
+                m.write("sys/kernel/iommu_groups/7/devices/0000:00:03.0", "");
+                m.write("sys/kernel/iommu_groups/7/devices/0000:00:02.0", "");
+            },
+            FINE,
+            Level::Problem,
+            "shares IOMMU group 7 with 0000:00:02.0 (virtio-pci)",
+        ),
+        (
             |m| m.write("sys/bus/pci/devices/0000:00:03.0/vendor", "0x10ec"),
             FINE,
             Level::Problem,

@@ -27,8 +27,8 @@ struct Console {
 }
 
 /// Runs until somebody has answered. Errors: no console can be opened, or none is left.
-pub fn wizard(host: &Host) -> Result<Found> {
-    let mut consoles = open_all(&host.root)?;
+pub fn wizard(host: &Host, log: &mut dyn Write) -> Result<Found> {
+    let mut consoles = open_all(&host.root, log)?;
     loop {
         for console in &mut consoles {
             // Nobody may be there: a write that fails shows at the next read.
@@ -46,7 +46,7 @@ pub fn wizard(host: &Host) -> Result<Found> {
             Ok(found) => return Ok(found),
             Err(error) => {
                 let gone = error.downcast_ref::<io::Error>().map(io::Error::kind);
-                tracing::warn!(console = name, error = %error, "the wizard was left");
+                writeln!(log, "the wizard on {name} was left: {error:#}")?;
                 let _ = write!(consoles[chosen].file, "\r\n{error:#}\r\n");
                 if !matches!(gone, Some(ErrorKind::TimedOut)) {
                     consoles.remove(chosen);
@@ -57,7 +57,7 @@ pub fn wizard(host: &Host) -> Result<Found> {
 }
 
 /// The consoles of the kernel: `tty0` is whatever the screen shows.
-fn open_all(root: &Root) -> Result<Vec<Console>> {
+fn open_all(root: &Root, log: &mut dyn Write) -> Result<Vec<Console>> {
     let names = root.read("sys/class/tty/console/active").unwrap_or_default();
     let names = names.split_ascii_whitespace().rev().chain(["console"]);
     let mut consoles: Vec<Console> = Vec::new();
@@ -70,7 +70,7 @@ fn open_all(root: &Root) -> Result<Vec<Console>> {
         let options = options.read(true).write(true).custom_flags(nix::libc::O_NOCTTY);
         match options.open(root.path(format!("dev/{name}"))) {
             Ok(file) => consoles.push(Console { name: name.to_owned(), file }),
-            Err(error) => tracing::warn!(console = name, %error, "console not usable"),
+            Err(error) => writeln!(log, "console {name} is not usable: {error}")?,
         }
     }
     if consoles.is_empty() {
@@ -117,5 +117,69 @@ impl Read for Patient {
             0 => Err(ErrorKind::TimedOut.into()),
             _ => self.0.read(buffer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::appliance::fake::{DATA, MANAGEMENT, Machine};
+    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+    use std::os::unix::fs::symlink;
+
+    /// A terminal that somebody sits at; its other end is a console of the machine.
+    fn terminal(machine: &Machine, name: &str) -> File {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&terminal).unwrap();
+        let path = ptsname(&terminal, Vec::new()).unwrap();
+        symlink(path.to_str().unwrap(), machine.path(format!("dev/{name}"))).unwrap();
+        terminal.into()
+    }
+
+    /// Read until `wanted` has come. The test's own time limit is the harness's.
+    fn expect(terminal: &mut File, wanted: &str) -> String {
+        let mut seen = String::new();
+        let mut piece = [0; 1024];
+        while !seen.contains(wanted) {
+            let count = terminal.read(&mut piece).unwrap();
+            assert!(count > 0, "the console went away; seen: {seen}");
+            seen.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        seen
+    }
+
+    #[test]
+    fn whoever_presses_enter_first_gets_the_wizard() {
+        let machine = Machine::new().with(MANAGEMENT).with(DATA);
+        machine.write("sys/class/tty/console/active", "tty0 ttyS0\n");
+        let (mut screen, mut serial) = (terminal(&machine, "tty0"), terminal(&machine, "ttyS0"));
+        let host = machine.host();
+        let wizard = std::thread::spawn(move || wizard(&host, &mut Vec::new()));
+        for console in [&mut screen, &mut serial] {
+            expect(console, "Press Enter to set it up here.");
+        }
+        serial.write_all(b"\n").unwrap();
+        expect(&mut screen, "Dunlin is being set up on ttyS0.");
+        for (question, answer) in [
+            ("Management NIC", "1"),
+            ("Data ports", "2"),
+            ("Management address", "dhcp"),
+            ("SSH public key", "none"),
+            ("Name of this node", "lb1"),
+            ("Name of data port", "wan0"),
+            ("Addresses of wan0", "10.1.1.2/24"),
+            ("AS number of this node", "65001"),
+            ("Addresses of the ToR", "10.1.1.1"),
+            ("AS number of 10.1.1.1", "65000"),
+            ("Default gateways", "10.1.1.1"),
+            ("Local addresses", "10.9.1.0/29"),
+            ("First VIP", "none"),
+            ("Write it and start the node?", "yes"),
+        ] {
+            expect(&mut serial, question);
+            serial.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        }
+        let found = wizard.join().unwrap().unwrap();
+        assert_eq!(found.config.node.name, "lb1");
     }
 }

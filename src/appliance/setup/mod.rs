@@ -28,7 +28,7 @@ pub fn boot(host: &Host, log: &mut dyn Write) -> Result<()> {
         found
     } else {
         writeln!(log, "no configuration anywhere: the wizard asks for one on the console")?;
-        console::wizard(host)?
+        console::wizard(host, log)?
     };
     writeln!(log, "configuration from the {}: node {}", found.source, found.config.node.name)?;
     take(host, &found)?;

@@ -60,6 +60,10 @@ fn a_flow_is_asked_for_once_and_goes_on_with_its_owners_lip() {
         world.step(&Step::Neighbour);
         world.change(|spec| spec.lips.clear());
         assert_eq!(segment(&mut world, v6, 1, ACK), Some(inside));
+        // Nor does it end with its service, as long as its owner has it.
+        world.change(|spec| spec.services[if v6 { 2 } else { 0 }].removed = true);
+        assert!(world.adopt(&mapping), "the owner confirms it");
+        assert_eq!(segment(&mut world, v6, 1, ACK), Some(inside));
         let mut views = Vec::new();
         world.engine.scan_flows(&world.tables, world.now, 0, 100, &mut views);
         assert_eq!((views[0].owner, views[0].lip), (Some(3), mapping.lip));

@@ -73,6 +73,11 @@ impl Room {
         Ok(dir.join(name))
     }
 
+    /// The Debian release.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
     /// The room's own files.
     pub fn root(&self) -> &Path {
         &self.root
