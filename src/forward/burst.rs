@@ -277,7 +277,7 @@ fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
         return None;
     }
     match record.state {
-        State::Established if TCP && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
+        state if TCP && state.stays() && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
         State::Udp if !TCP => {}
         State::UdpUnreplied if !TCP && direction == Direction::Request => {}
         _ => return None,

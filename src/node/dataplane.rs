@@ -8,7 +8,7 @@ use crate::control::state::{MAX_BACKENDS, MAX_SERVICES};
 use crate::forward::tables::{PortId, PortSpec, WorkerId};
 use crate::forward::{Engine, EngineConfig, Now, SharingLimits, Steering, Tables, WorkerStats};
 use crate::port::dpdk::{
-    DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, PoolConfig, PortConfig, TscClock,
+    DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, NodeMemory, PoolConfig, PortConfig, TscClock,
     pin_current_thread,
 };
 use crate::worker::sharing::{self, TaskEnd, WorkerEnd};
@@ -169,6 +169,7 @@ impl Opened {
                 sharing,
                 poll: config.dataplane.poll,
                 max_sleep: config.dataplane.max_sleep,
+                hugepages: config.dataplane.hugepages,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{id}"))
@@ -232,13 +233,15 @@ struct PartsOfThread {
     sharing: Option<(WorkerEnd, SharingLimits)>,
     poll: model::PollMode,
     max_sleep: std::time::Duration,
+    /// DPDK's memory is hugepages.
+    hugepages: bool,
 }
 
 fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
     if let Err(error) = pin_current_thread(core) {
         tracing::warn!(core, %error, "worker runs unpinned");
     }
-    let _registered = match eal.register_worker_thread() {
+    let registered = match eal.register_worker_thread() {
         Ok(registered) => Some(registered),
         Err(error) => {
             tracing::warn!(core, %error, "worker runs without its own buffer cache");
@@ -246,7 +249,18 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         }
     };
     let id = parts.engine.worker;
-    let mut engine = Engine::new(parts.engine, parts.stats);
+    let mut engine = match &registered {
+        Some(thread) if parts.hugepages => {
+            let memory = NodeMemory::of_worker(eal, thread);
+            Engine::new_in(&memory, parts.engine, parts.stats)
+        }
+        _ => Engine::new(parts.engine, parts.stats),
+    };
+    let flow_memory = match (engine.flows_are_lent(), parts.hugepages) {
+        (true, _) => "hugepages of the worker's NUMA node",
+        (false, false) => "ordinary memory",
+        (false, true) => "ordinary memory: too few free hugepages (grep Huge /proc/meminfo)",
+    };
     let sharing = parts.sharing.map(|(end, limits)| {
         engine.share_flows(limits);
         end
@@ -264,7 +278,7 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         poll: parts.poll,
         max_sleep: parts.max_sleep,
     });
-    tracing::info!(worker = id.0, core, "worker runs");
+    tracing::info!(worker = id.0, core, flow_memory, "worker runs");
     worker.run(|| Now(clock.now_ns()));
 }
 
