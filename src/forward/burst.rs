@@ -8,7 +8,7 @@
 //! So the cache misses of a burst overlap. Everything a known flow's packet needs is here and
 //! inlined; the rest is called.
 
-use super::build::{Address, Local, Tables};
+use super::build::{Local, Tables};
 use super::create::Arrival;
 use super::engine::{Context, Engine, Origin};
 use super::flows::{Direction, Entry, FlowNumber, NO_ADJACENCY, State};
@@ -68,8 +68,11 @@ impl Engine {
         let parsed = &mut all[..count];
         // No frame has 64 bits of MAC.
         let mac = context.tables.port_mac(context.port).unwrap_or(u64::MAX);
+        let ask_owner = self.workers > 1
+            && context.origin == Origin::Port
+            && !self.pool.steering().trusts(context.port);
         for (frame, parsed) in frames.iter().zip(parsed.iter_mut()) {
-            self.parse(context, mac, frame, parsed);
+            self.parse(context, mac, ask_owner, frame, parsed);
         }
         self.look_up(parsed);
         for (frame, parsed) in frames.iter_mut().zip(parsed.iter()) {
@@ -82,9 +85,16 @@ impl Engine {
         self.parsed.0 = all;
     }
 
-    /// Stage 1. `mac`: of the port.
+    /// Stage 1. `mac`: of the port. `ask_owner`: the packet may be another worker's.
     #[inline(always)]
-    fn parse<F: Frame>(&self, context: &Context, mac: u64, frame: &F, parsed: &mut Parsed) {
+    fn parse<F: Frame>(
+        &self,
+        context: &Context,
+        mac: u64,
+        ask_owner: bool,
+        frame: &F,
+        parsed: &mut Parsed,
+    ) {
         let data = frame.data();
         let Some(first) = data.first_chunk::<8>() else {
             return parsed.decide(Verdict::Drop(DropReason::Truncated));
@@ -114,10 +124,7 @@ impl Engine {
             Transport::Udp6 => self.hash::<u128, 58>(data, PROTOCOL_UDP),
             Transport::Tcp6 => self.hash::<u128, 58>(data, PROTOCOL_TCP),
         };
-        if self.workers > 1
-            && context.origin == Origin::Port
-            && let Some(worker) = self.other_owner(context, data, transport, hash)
-        {
+        if ask_owner && let Some(worker) = self.other_owner(context, data, transport, hash) {
             return parsed.decide(Verdict::Handover { worker });
         }
         parsed.step = Step::Translate(transport);
@@ -345,28 +352,36 @@ impl Engine {
         transport: Transport,
         hash: u64,
     ) -> Option<WorkerId> {
-        let v6 = is_v6(transport);
-        let destination = Address::of(packet::destination(data, v6)?);
-        let l4 = if v6 { offset::V6_L4 } else { offset::V4_L4 };
-        let port = data.get(l4 + 2..)?.first_chunk::<2>()?;
-        self.owner(context, destination, v6, u16::from_be_bytes(*port), hash)
-            .filter(|&owner| owner != self.worker)
+        let owner = if is_v6(transport) {
+            let tuple = Tuple::<u128>::read(data.first_chunk::<58>()?);
+            self.owner(context, transport, &tuple, hash, true)
+        } else {
+            let tuple = Tuple::<u32>::read(data.first_chunk::<38>()?);
+            self.owner(context, transport, &tuple, hash, true)
+        };
+        owner.filter(|&owner| owner != self.worker)
     }
 
-    /// The worker that owns what is sent to this address and port (host order), if one is known.
-    pub(super) fn owner(
+    /// The worker that owns packets with this tuple, if one is known. `itself`: such a packet
+    /// arrived now, not an error about its answer.
+    pub(super) fn owner<A: Family>(
         &self,
         context: &Context,
-        destination: Address,
-        v6: bool,
-        port: u16,
+        transport: Transport,
+        tuple: &Tuple<A>,
         hash: u64,
+        itself: bool,
     ) -> Option<WorkerId> {
-        let steering = self.pool.steering();
-        match context.tables.local(destination, v6)? {
-            Local::Lip(lip) => Some(steering.owner_of_reply(lip, port, self.workers)),
+        let (steering, workers) = (self.pool.steering(), self.workers);
+        let input = || tuple.rss_input(transport);
+        match context.tables.local(tuple.destination.to_address(), A::V6)? {
+            Local::Lip(lip) => {
+                let port = u16::from_be_bytes(tuple.destination_port.to_ne_bytes());
+                Some(steering.owner_of_reply(lip, port, workers, input))
+            }
             Local::Vip { .. } => {
-                steering.owner_of_request(context.port, (hash >> 32) as u32, self.workers)
+                let hash = (hash >> 32) as u32;
+                steering.owner_of_request(context.port, itself, hash, workers, input)
             }
         }
     }

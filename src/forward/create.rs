@@ -2,14 +2,16 @@
 //! new flow, or a reason why not.
 
 use super::build::{Local, Tables, is_host};
-use super::engine::{Context, Engine, ended};
+use super::engine::{Context, Engine, Origin, ended};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
+use super::pool::Toward;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
 use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number, sides};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::Transport;
+use std::net::SocketAddr;
 
 /// What is known of a packet that may begin a flow.
 pub(super) struct Arrival<A> {
@@ -38,9 +40,25 @@ impl Engine {
             self.end(entry.flow());
             self.stats.flows_replaced.add(1);
         }
-        let service = find_service(context.tables, arrival)?;
+        let service = match find_service(context.tables, arrival) {
+            Err(Verdict::Drop(DropReason::NoFlow)) => {
+                return Err(self.stray_reply(&context, arrival));
+            }
+            found => found?,
+        };
         let flow = self.create(context, arrival, service).map_err(Verdict::Drop)?;
         Ok(Entry::new(flow, Direction::Request))
+    }
+
+    /// What becomes of a packet to a LIP whose flow is not here: it may be another worker's.
+    fn stray_reply<A: Family>(&self, context: &Context, arrival: &Arrival<A>) -> Verdict {
+        if self.workers > 1 && context.origin == Origin::Port {
+            let owner = self.owner(context, arrival.transport, &arrival.tuple, 0, true);
+            if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
+                return Verdict::Handover { worker };
+            }
+        }
+        Verdict::Drop(DropReason::NoFlow)
     }
 
     /// Whether a segment of a known flow is the first of another connection: the old one is
@@ -112,7 +130,11 @@ impl Engine {
     ) -> Result<(LipId, u16), DropReason> {
         let slot = tables.backend(backend).ok_or(DropReason::NoBackend)?;
         let Self { pool, flows, seed, .. } = self;
-        let taken = pool.take(tables, backend, A::V6, |lip, port| {
+        let address =
+            SocketAddr::new(slot.address.ip(A::V6), u16::from_be_bytes(slot.port.to_ne_bytes()));
+        let toward = Toward { backend, transport, address };
+        let way = || tables.way(address.ip());
+        let taken = pool.take(tables, &toward, way, |lip, port| {
             let Some(lip) = tables.lip(lip) else {
                 return false;
             };

@@ -123,7 +123,7 @@ impl Opened {
             _eal: self.eal.clone(),
         };
         let rss = dataplane.ports.iter().map(|port| port.wire.info().caps.rss).collect();
-        let steering = Steering::Software { rss };
+        let steering = Steering::software(rss);
         let meshes = Rings::mesh(cores.len() as u16);
         for ((id, &core), rings) in (0u16..).zip(cores).zip(meshes) {
             let stats = Arc::new(WorkerStats::new(MAX_SERVICES as usize, MAX_BACKENDS as usize));

@@ -15,6 +15,7 @@
 mod device;
 mod eal;
 mod error;
+mod flow;
 mod mbuf;
 mod mempool;
 mod port;
@@ -24,6 +25,7 @@ mod setup;
 
 pub use eal::{Eal, EalConfig, TscClock, WorkerThread, pin_current_thread};
 pub use error::DpdkError;
+pub use flow::{FlowRule, LipRules};
 pub use mbuf::Mbuf;
 pub use mempool::{AllocError, Mempool, PoolConfig};
 pub use port::{DpdkPort, Link, PortConfig, PortInfo, PortStats};
