@@ -2,9 +2,10 @@
 
 pub mod announce;
 pub mod kernel;
+pub mod lips;
 pub mod liveness;
 pub mod owner;
-pub mod slots;
+mod slots;
 pub mod state;
 mod tables;
 #[cfg(test)]

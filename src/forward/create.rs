@@ -55,6 +55,7 @@ impl Engine {
         if self.workers > 1 && context.origin == Origin::Port {
             let owner = self.owner(context, arrival.transport, &arrival.tuple, 0, true);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
+                self.stats.misdirected.add(1);
                 return Verdict::Handover { worker };
             }
         }

@@ -14,6 +14,7 @@ mod pulse;
 mod shown;
 mod shown_ospf;
 mod speaking;
+mod steering;
 mod task;
 
 use crate::api;
@@ -121,6 +122,7 @@ async fn serve(
             checker: Checker::spawn(health_sender),
             mirror,
             interfaces: Interfaces::default(),
+            rules: steering::Rules::new(&dataplane.ports, workers),
             in_use: BTreeSet::new(),
         },
         pulse: Pulse::new(dataplane.workers.clone(), config.dataplane.stall_after),
@@ -138,7 +140,7 @@ async fn serve(
     let handle = Arc::new(Handle {
         asks: ask_sender,
         workers: dataplane.commands.clone(),
-        ports: ports::describer(&dataplane.ports, usize::from(workers)),
+        ports: ports::describer(&dataplane.ports),
         started,
     });
     let (api_stop, api_stopped) = oneshot::channel::<()>();
