@@ -53,6 +53,17 @@ enum Step {
     Decided,
 }
 
+/// When the owner of a packet is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It arrived.
+    Arrival,
+    /// It arrived, and the flow table does not know it.
+    Stranger,
+    /// An ICMP error about its answer arrived.
+    Error,
+}
+
 impl Engine {
     /// All stages over at most [`BURST`] frames of one port.
     #[inline(always)]
@@ -354,33 +365,38 @@ impl Engine {
     ) -> Option<WorkerId> {
         let owner = if is_v6(transport) {
             let tuple = Tuple::<u128>::read(data.first_chunk::<58>()?);
-            self.owner(context, transport, &tuple, hash, true)
+            self.owner(context, transport, &tuple, hash, Asked::Arrival)
         } else {
             let tuple = Tuple::<u32>::read(data.first_chunk::<38>()?);
-            self.owner(context, transport, &tuple, hash, true)
+            self.owner(context, transport, &tuple, hash, Asked::Arrival)
         };
         owner.filter(|&owner| owner != self.worker)
     }
 
-    /// The worker that owns packets with this tuple, if one is known. `itself`: such a packet
-    /// arrived now, not an error about its answer.
+    /// The worker that owns packets with this tuple, if one is known; `None`: whoever received it.
     pub(super) fn owner<A: Family>(
         &self,
         context: &Context,
         transport: Transport,
         tuple: &Tuple<A>,
         hash: u64,
-        itself: bool,
+        asked: Asked,
     ) -> Option<WorkerId> {
         let (steering, workers) = (self.pool.steering(), self.workers);
         let input = || tuple.rss_input(transport);
         match context.tables.local(tuple.destination.to_address(), A::V6)? {
+            Local::Lip(_)
+                if asked == Asked::Arrival && steering.brings_replies(context.port, transport) =>
+            {
+                None
+            }
             Local::Lip(lip) => {
                 let port = u16::from_be_bytes(tuple.destination_port.to_ne_bytes());
                 Some(steering.owner_of_reply(lip, port, workers, input))
             }
             Local::Vip { .. } => {
                 let hash = (hash >> 32) as u32;
+                let itself = asked != Asked::Error;
                 steering.owner_of_request(context.port, itself, hash, workers, input)
             }
         }

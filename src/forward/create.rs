@@ -2,6 +2,7 @@
 //! new flow, or a reason why not.
 
 use super::build::{Local, Tables, is_host};
+use super::burst::Asked;
 use super::engine::{Context, Engine, Origin, ended};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
@@ -53,9 +54,12 @@ impl Engine {
     /// What becomes of a packet to a LIP whose flow is not here: it may be another worker's.
     fn stray_reply<A: Family>(&self, context: &Context, arrival: &Arrival<A>) -> Verdict {
         if self.workers > 1 && context.origin == Origin::Port {
-            let owner = self.owner(context, arrival.transport, &arrival.tuple, 0, true);
+            let owner = self.owner(context, arrival.transport, &arrival.tuple, 0, Asked::Stranger);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
-                self.stats.misdirected.add(1);
+                let local_port = u16::from_be_bytes(arrival.tuple.destination_port.to_ne_bytes());
+                if self.pool.steering().promises(context.port, arrival.transport, local_port) {
+                    self.stats.misdirected.add(1);
+                }
                 return Verdict::Handover { worker };
             }
         }

@@ -3,7 +3,7 @@
 //! unreachable" work through us (RFC 5508 §4.2, for both directions). The rest is the kernel's.
 
 use super::build::Local;
-use super::burst::address;
+use super::burst::{Asked, address};
 use super::create::find;
 use super::engine::{Context, Engine, Origin};
 use super::tuple::{Family, Tuple, deltas, protocol_number, sides};
@@ -81,7 +81,7 @@ impl Engine {
         let arrives = quoted.reversed();
         let hash = arrives.hash(&self.seed, protocol_number(transport));
         if self.workers > 1 && context.origin == Origin::Port {
-            let owner = self.owner(&context, transport, &arrives, hash, false);
+            let owner = self.owner(&context, transport, &arrives, hash, Asked::Error);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
                 return Ok(Verdict::Handover { worker });
             }

@@ -88,11 +88,12 @@ pub fn choose(wish: Wish, offers: &[PortOffer], workers: u16, lips: [usize; 2]) 
         Mode::Single | Mode::Software => (Replies::Software, in_software(wish, &functions, &rules)),
     };
     let requests = functions.requests(offers);
-    let trusted = ports
-        .iter()
-        .zip(&requests.receiver)
-        .map(|(port, &receiver)| receiver && port.mode != Mode::Software)
-        .collect();
+    let steered = |(port, steering): (usize, &PortSteering)| match &replies {
+        Replies::Software => [false; 4],
+        Replies::FlowRules => [steering.mode == Mode::FlowRules; 4],
+        Replies::Rss(plan) => TRANSPORTS.map(|transport| plan.steers(port, transport)),
+    };
+    let steered = ports.iter().enumerate().map(steered).collect();
     let wanted = match wish {
         Wish::Auto => None,
         Wish::FlowRules => Some(Mode::FlowRules),
@@ -100,7 +101,7 @@ pub fn choose(wish: Wish, offers: &[PortOffer], workers: u16, lips: [usize; 2]) 
         Wish::Software => Some(Mode::Software),
     };
     let disappointed = wanted.is_some_and(|mode| ports.iter().any(|port| port.mode != mode));
-    Choice { steering: Steering { requests, replies, trusted }, ports, disappointed }
+    Choice { steering: Steering { requests, replies, steered }, ports, disappointed }
 }
 
 /// The hashes that the ports have, each once.

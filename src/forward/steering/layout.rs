@@ -65,6 +65,15 @@ impl Plan {
         function.is_some_and(|function| self.layout(transport).range_of(function).is_some())
     }
 
+    /// Whether the hash of this port names the owner of replies to this local port.
+    pub fn promises(&self, port: usize, transport: Transport, local_port: u16) -> bool {
+        let function = self.of_port.get(port).copied().flatten();
+        match self.layout(transport).rule(local_port) {
+            Rule::Shared => false,
+            Rule::Ports(number, _) | Rule::Addresses(number) => function == Some(*number),
+        }
+    }
+
     pub fn depends_on_way(&self) -> bool {
         self.functions.len() > 1
     }

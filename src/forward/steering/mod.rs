@@ -18,7 +18,7 @@ mod layout;
 mod rss;
 mod solve;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod toeplitz;
 
 pub use choose::{Choice, Mode, PortOffer, PortSteering, Wish, choose};
@@ -50,8 +50,8 @@ pub struct RssInput {
 pub struct Steering {
     requests: Requests,
     replies: Replies,
-    /// By port: requests and replies that arrive here are the receiver's, but for rare ones.
-    trusted: Vec<bool>,
+    /// By port and [`Transport`]: the NIC leads replies to their owner, or most of them.
+    steered: Vec<[bool; 4]>,
 }
 
 /// Owners of what clients send.
@@ -83,12 +83,28 @@ impl Steering {
     /// addresses and ports, the same hash on all ports; missing ones have none.
     pub fn software(rss: Vec<bool>) -> Self {
         let requests = Requests { receiver: rss, reference: None };
-        Self { requests, replies: Replies::Software, trusted: Vec::new() }
+        Self { requests, replies: Replies::Software, steered: Vec::new() }
     }
 
     /// What arrives on this port is the receiver's until its flow table says otherwise.
     pub fn trusts(&self, port: PortId) -> bool {
-        self.trusted.get(usize::from(port.0)) == Some(&true)
+        let receiver = self.requests.receiver.get(usize::from(port.0)) == Some(&true);
+        receiver && TRANSPORTS.into_iter().all(|transport| self.brings_replies(port, transport))
+    }
+
+    /// Replies that arrive on this port are the receiver's until its flow table says otherwise.
+    pub fn brings_replies(&self, port: PortId, transport: Transport) -> bool {
+        let steered = self.steered.get(usize::from(port.0));
+        steered.is_some_and(|steered| of_transport(*steered, transport))
+    }
+
+    /// A reply to this local port that arrives on this port should be at its owner.
+    pub fn promises(&self, port: PortId, transport: Transport, local_port: u16) -> bool {
+        match &self.replies {
+            Replies::Software => false,
+            Replies::FlowRules => self.brings_replies(port, transport),
+            Replies::Rss(plan) => plan.promises(usize::from(port.0), transport, local_port),
+        }
     }
 
     /// The owner of a request that arrived on `port`; `None`: whoever received it. `itself`: it is
@@ -175,11 +191,6 @@ impl Steering {
             Replies::FlowRules => Pairs::all(lips),
             Replies::Rss(plan) => plan.pairs(range, (worker, workers), (transport, backend), lips),
         }
-    }
-
-    /// Whether replies that come in by this port reach their worker by its hash.
-    pub fn steers(&self, port: PortId, transport: Transport) -> bool {
-        matches!(&self.replies, Replies::Rss(plan) if plan.steers(usize::from(port.0), transport))
     }
 
     fn layout(&self, transport: Transport) -> Option<&Layout> {

@@ -15,7 +15,7 @@ const KEY: [u8; 40] = [
 
 /// The hash as the specification describes it: a key that is shifted by a bit for every bit of the
 /// input. Knows nothing of the implementation.
-fn reference_hash(key: &[u8], input: &[u8]) -> u32 {
+pub(crate) fn reference_hash(key: &[u8], input: &[u8]) -> u32 {
     let bit = |bytes: &[u8], at: usize| u32::from(bytes[at / 8] >> (7 - at % 8) & 1);
     let mut window = (0..32).fold(0, |window, at| window << 1 | bit(key, at));
     let mut result = 0;
@@ -211,7 +211,7 @@ fn assert_pairs_come_back(
             };
             assert_eq!(steering.owner_of_reply(lip, local_port, workers, || reply), worker);
             if let [offer] = offers
-                && steering.steers(PortId(0), transport)
+                && steering.brings_replies(PortId(0), transport)
                 && range == steering.best_range(transport, worker, None)
                 && offer.reta.contains(&worker.0)
             {
@@ -297,7 +297,7 @@ proptest! {
             assert_pairs_come_back(&choice.steering, &rss, who, &backend, &[LipId(0)], &mut seen);
             for (index, rss) in rss.iter().enumerate().take(3) {
                 let (steering, way) = (&choice.steering, PortId(index as u16));
-                if !steering.steers(way, transport) {
+                if !steering.brings_replies(way, transport) {
                     continue; // a key under which local ports make too little difference
                 }
                 let range = steering.best_range(transport, worker, Some(way));

@@ -145,3 +145,32 @@ unsafe fn set_reta(port: u16, size: usize, queues: u16) -> Vec<u16> {
     }
     table.iter().flat_map(|entry| entry.reta).take(size).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::steering::Toeplitz;
+
+    /// DPDK's own software implementation, on tuples of every length.
+    #[test]
+    fn the_hash_is_that_of_dpdk() {
+        let mut state = 1u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let toeplitz = Toeplitz::new(&KEY);
+        for words in [2, 3, 8, 9] {
+            for _ in 0..500 {
+                let input: Vec<u8> = (0..4 * words).map(|_| byte()).collect();
+                let (chunks, _) = input.as_chunks::<4>();
+                let mut tuple: Vec<u32> = chunks.iter().map(|c| u32::from_be_bytes(*c)).collect();
+                // SAFETY: the tuple has so many words, and the key the 40 bytes that 9 words need.
+                let theirs = unsafe {
+                    sys::dpdk_sys_softrss(tuple.as_mut_ptr(), words as u32, KEY.as_ptr())
+                };
+                assert_eq!(toeplitz.part(0, &input), theirs, "{input:?}");
+            }
+        }
+    }
+}
