@@ -6,12 +6,14 @@
 //! ```
 //! Options: `remote-as=N|external|internal`, `port=`, `source=`, `interface=`, `password=`, `hold=`,
 //! `retry=` (seconds), `multihop=`, `passive`, `gtsm`, `import`, `extended-next-hop`,
-//! `shutdown=TEXT`. Commands: `announce PREFIX [community=A:B] [large=A:B:C] [med=N] [prepend=N]
+//! `ao=ID:ALGORITHM:KEY`, `restart=SECONDS`, `shutdown=TEXT`. `bfd=MS` before them all follows every
+//! neighbour by BFD. Commands: `announce PREFIX [community=A:B] [large=A:B:C] [med=N] [prepend=N]
 //! [bandwidth=BYTES]`, `withdraw PREFIX`, `announce-many COUNT`, `withdraw-all`, `status`,
-//! `imported`, `memory`, `bfd-down ADDR`, `shutdown TEXT`. Every command is answered by one line of JSON.
+//! `imported`, `memory`, `settled`, `bfd`, `bfd-down ADDR`, `shutdown TEXT`. Every command is answered by one line of JSON.
 
 use ipnet::IpNet;
-use routing::bgp::config::{Import, NeighborConfig, Password, RemoteAs};
+use routing::bfd::{BfdHandle, SessionConfig};
+use routing::bgp::config::{AoAlgorithm, AoKey, Import, NeighborConfig, Password, RemoteAs};
 use routing::speaker::{RangeConfig, Speaker, SpeakerConfig, SpeakerHandle};
 use routing::{Announcement, Wanted};
 use std::error::Error;
@@ -33,8 +35,10 @@ async fn main() -> Result<()> {
         neighbors: Vec::new(),
         ranges: Vec::new(),
     };
+    let mut bfd_interval = None;
     for arg in args {
         match arg.split_once('=') {
+            Some(("bfd", ms)) => bfd_interval = Some(Duration::from_millis(ms.parse()?)),
             Some(("listen", address)) => config.listen.push(address.parse()?),
             Some(("neighbor", text)) => config.neighbors.push(neighbor(text)?),
             Some(("range", text)) => {
@@ -49,7 +53,12 @@ async fn main() -> Result<()> {
         }
     }
     let (wanted, receiver) = watch::channel(Arc::new(Wanted::new()));
+    let followed = config.neighbors.clone();
     let speaker = Speaker::spawn(config, receiver)?;
+    let bfd = BfdHandle::spawn()?;
+    if let Some(interval) = bfd_interval {
+        tokio::spawn(follow(speaker.clone(), bfd.clone(), followed, interval));
+    }
     let (sender, mut lines) = mpsc::channel(16);
     std::thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(std::result::Result::ok) {
@@ -64,12 +73,56 @@ async fn main() -> Result<()> {
             println!("\"down\"");
             break;
         }
+        if line == "bfd" {
+            println!("{}", serde_json::to_string(&bfd.status().await?)?);
+            continue;
+        }
         match command(&line, &wanted, &speaker) {
             Ok(answer) => println!("{answer}"),
             Err(error) => println!("{}", serde_json::json!({ "error": error.to_string() })),
         }
     }
     Ok(())
+}
+
+/// Has every neighbour followed by BFD, those whose address is not configured once it is known.
+async fn follow(
+    speaker: SpeakerHandle,
+    bfd: BfdHandle,
+    neighbors: Vec<NeighborConfig>,
+    interval: Duration,
+) {
+    let session = |peer, interface: Option<String>| SessionConfig {
+        peer,
+        local: None,
+        interface,
+        multihop: false,
+        min_tx: interval,
+        min_rx: interval,
+        multiplier: 3,
+        auth: None,
+    };
+    let known = || neighbors.iter().filter(|n| !n.address.is_unspecified());
+    let mut events = bfd.subscribe();
+    let mut dynamic = speaker.dynamic_peers();
+    loop {
+        let found = dynamic.borrow_and_update().clone();
+        let found = found.iter().map(|peer| session(peer.address, peer.interface.clone()));
+        let known = known().map(|n| session(n.address, n.interface.clone()));
+        if let Err(error) = bfd.set_sessions(known.chain(found).collect()).await {
+            eprintln!("{error}");
+        }
+        loop {
+            tokio::select! {
+                Ok(()) = dynamic.changed() => break,
+                Ok(event) = events.recv() => if event.is_failure() {
+                    let interface = event.key.interface.as_deref();
+                    speaker.peer_down(event.key.peer, interface, "BFD");
+                },
+                else => return,
+            }
+        }
+    }
 }
 
 fn neighbor(text: &str) -> Result<NeighborConfig> {
@@ -101,11 +154,28 @@ fn neighbor(text: &str) -> Result<NeighborConfig> {
             "gtsm" => config.ttl_security = true,
             "import" => config.import = Import::DefaultRoute,
             "extended-next-hop" => config.extended_next_hop = true,
+            "ao" => config.ao.push(ao_key(value)?),
+            "restart" => config.graceful_restart = Some(value.parse()?),
             "shutdown" => config.shutdown = Some(value.to_owned()),
             _ => return Err(format!("unknown neighbour option {part}").into()),
         }
     }
     Ok(config)
+}
+
+fn ao_key(text: &str) -> Result<AoKey> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [id, algorithm, key] = parts.as_slice() else { return Err("ao=ID:ALGORITHM:KEY".into()) };
+    Ok(AoKey {
+        send_id: id.parse()?,
+        receive_id: id.parse()?,
+        algorithm: match *algorithm {
+            "hmac-sha-1-96" => AoAlgorithm::HmacSha1,
+            "aes-128-cmac-96" => AoAlgorithm::Aes128Cmac,
+            other => return Err(format!("unknown algorithm {other}").into()),
+        },
+        secret: Password::new(*key).ok_or("key too long")?,
+    })
 }
 
 fn command(
@@ -140,6 +210,7 @@ fn command(
         "withdraw-all" => {
             wanted.send_replace(Arc::new(Wanted::new()));
         }
+        "settled" => speaker.set_settled(),
         "status" => return Ok(serde_json::to_string(&speaker.status())?),
         "imported" => {
             return Ok(serde_json::to_string(&**speaker.imported().borrow())?);
@@ -153,7 +224,7 @@ fn command(
         }
         "bfd-down" => {
             let address = words.next().ok_or("address missing")?.parse()?;
-            return Ok(speaker.peer_down(address, "told so").to_string());
+            return Ok(speaker.peer_down(address, None, "told so").to_string());
         }
         _ => return Err(format!("unknown command {name}").into()),
     }

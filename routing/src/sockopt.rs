@@ -1,8 +1,11 @@
-//! Socket options that no safe crate offers: TCP-MD5 (RFC 2385) and GTSM (RFC 5082).
+//! Socket options that no safe crate offers: TCP-MD5 (RFC 2385), TCP-AO (RFC 5925) and GTSM
+//! (RFC 5082).
 //!
 //! In: an open socket and plain values. Out: an `io::Result`. The only `unsafe` of the crate's
 //! TCP side is here: one `setsockopt` call, the address it takes, and handing a socket to tokio.
 #![allow(unsafe_code)]
+
+pub mod ao;
 
 use ipnet::IpNet;
 use socket2::Socket;

@@ -7,12 +7,15 @@
 
 mod connect;
 mod discovery;
+mod keys;
 mod listener;
 mod peer;
+mod presence;
 mod registry;
 mod routes;
 mod status;
 
+pub use presence::{DynamicPeer, DynamicPeers};
 pub use status::{AnnouncedRoute, KernelCounters, LastError, NeighborStatus, SpeakerStatus};
 
 use crate::Wanted;
@@ -56,8 +59,12 @@ pub struct RangeConfig {
 pub enum Error {
     #[error("cannot listen for BGP on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot set the TCP-MD5 key of {neighbor} on {address}: {source}")]
-    Password { neighbor: IpNet, address: SocketAddr, source: io::Error },
+    #[error("cannot set the TCP key of {neighbor} on {address}: {source}")]
+    Key { neighbor: IpNet, address: SocketAddr, source: io::Error },
+    #[error("cannot use TCP-AO: {0}")]
+    TcpAo(io::Error),
+    #[error("a neighbour has both a TCP-MD5 and a TCP-AO key")]
+    TwoKeys,
     #[error("neighbour {0} is configured twice")]
     Duplicate(String),
     #[error("neighbour {0} needs an interface")]
@@ -102,8 +109,7 @@ impl SpeakerHandle {
     /// a removed one Cease/3.
     ///
     /// # Errors
-    /// As [`Speaker::spawn`]; neighbours and listeners then stay as they were, but for TCP-MD5
-    /// keys already set.
+    /// As [`Speaker::spawn`]; everything then stays as it was.
     pub fn reconfigure(&self, config: SpeakerConfig) -> Result<(), Error> {
         self.inner.reconfigure(config)
     }
@@ -114,9 +120,14 @@ impl SpeakerHandle {
     }
 
     /// What the neighbour at `address` has been told; `None` if there is no such neighbour.
-    pub async fn announced(&self, address: IpAddr) -> Option<Vec<AnnouncedRoute>> {
+    /// `interface` tells link-local addresses apart.
+    pub async fn announced(
+        &self,
+        address: IpAddr,
+        interface: Option<&str>,
+    ) -> Option<Vec<AnnouncedRoute>> {
         let (reply, answer) = oneshot::channel();
-        let commands = self.inner.find(address).map(|(commands, _)| commands)?;
+        let commands = self.inner.find(address, interface).map(|(commands, _)| commands)?;
         commands.send(Command::Announced(reply)).await.ok()?;
         answer.await.ok()
     }
@@ -126,11 +137,23 @@ impl SpeakerHandle {
         self.inner.imported()
     }
 
+    /// Neighbours that are known by more than the configuration, as the latest value.
+    pub fn dynamic_peers(&self) -> watch::Receiver<DynamicPeers> {
+        self.inner.dynamic_peers()
+    }
+
+    /// From now on the wanted announcements are complete: all that may have been announced before
+    /// a restart has been decided anew. Ends the wait of sessions with graceful restart, which
+    /// otherwise lasts for their restart time (RFC 4724 §4.1).
+    pub fn set_settled(&self) {
+        self.inner.set_settled();
+    }
+
     /// BFD went from Up to Down for this neighbour: its session ends with Cease/10 (RFC 9384).
     /// Returns whether there is such a neighbour. To be called on that change only: a BFD session
     /// that has never been Up says nothing about BGP (RFC 5882 §3.2).
-    pub fn peer_down(&self, address: IpAddr, reason: &str) -> bool {
-        let Some((commands, key)) = self.inner.find(address) else {
+    pub fn peer_down(&self, address: IpAddr, interface: Option<&str>, reason: &str) -> bool {
+        let Some((commands, key)) = self.inner.find(address, interface) else {
             return false;
         };
         // Full only if the task is stuck behind its own queue; it would be acted on too late.

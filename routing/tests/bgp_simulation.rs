@@ -64,13 +64,23 @@ struct Pipe {
 
 #[derive(Debug)]
 enum Happening {
-    Arrival { pipe: usize, end: usize, what: Arrival },
+    Arrival {
+        pipe: usize,
+        end: usize,
+        what: Arrival,
+    },
     Reset,
     Stall,
     Change(usize),
+    /// The process dies and is started again; it knows nothing of what it announced.
+    Crash(usize),
+    /// It has found out what it wants.
+    Settled(usize),
 }
 
 struct Side {
+    config: NeighborConfig,
+    local: LocalConfig,
     session: Session,
     wanted: Wanted,
     address: SocketAddr,
@@ -117,9 +127,11 @@ impl World {
                     .into(),
             );
             let local = LocalConfig { asn: asn[n], router_id: Ipv4Addr::from(ids[n]) };
+            config.graceful_restart = rng.chance(50).then(|| 1 + rng.below(120) as u16);
             let wanted = wanted(&mut rng);
-            let session = Session::new(config, local, Arc::new(wanted.clone()), rng.next(), now);
-            Side { session, wanted, address: address(n) }
+            let first = Arc::new(wanted.clone());
+            let session = Session::new(config.clone(), local, first, rng.next(), now);
+            Side { config, local, session, wanted, address: address(n) }
         });
         let mut world = Self {
             max_delay_ms: [0, 2, 50, 200][rng.below(4) as usize],
@@ -135,12 +147,17 @@ impl World {
         };
         for _ in 0..world.rng.below(8) {
             let at = world.now + Duration::from_millis(world.rng.below(CHAOS.as_millis() as u64));
-            let what = match world.rng.below(5) {
+            let what = match world.rng.below(7) {
                 0 | 1 => Happening::Reset,
                 2 => Happening::Stall,
-                n => Happening::Change(n as usize - 3),
+                n @ (3 | 4) => Happening::Change(n as usize - 3),
+                n => Happening::Crash(n as usize - 5),
             };
             world.plan(at, what);
+        }
+        for side in [0, 1] {
+            let at = world.now + Duration::from_millis(world.rng.below(5000));
+            world.plan(at, Happening::Settled(side));
         }
         world
     }
@@ -206,7 +223,30 @@ impl World {
                 self.sides[side].wanted = wanted.clone();
                 self.sides[side].session.handle_wanted(Arc::new(wanted), self.now);
             }
+            Happening::Crash(side) => self.crash(side),
+            Happening::Settled(side) => {
+                let Side { session, wanted, .. } = &mut self.sides[side];
+                session.handle_wanted(Arc::new(wanted.clone()), self.now);
+                session.handle_settled(self.now);
+            }
         }
+    }
+
+    fn crash(&mut self, side: usize) {
+        for pipe in 0..self.pipes.len() {
+            for end in [0, 1] {
+                let mine = self.pipes[pipe].sides[end] == side;
+                if mine && self.pipes[pipe].ids[end].take().is_some() {
+                    self.send(pipe, 1 - end, Arrival::Closed);
+                }
+            }
+        }
+        let Side { config, local, .. } = &self.sides[side];
+        let (config, local, seed) = (config.clone(), *local, self.rng.next());
+        self.sides[side].session = Session::new(config, local, Arc::default(), seed, self.now);
+        self.log.push(format!("{:?} side {side}: crash", self.now));
+        let at = self.now + Duration::from_millis(self.rng.below(5000));
+        self.plan(at, Happening::Settled(side));
     }
 
     fn arrive(&mut self, pipe: usize, end: usize, what: Arrival) {

@@ -127,10 +127,10 @@ async fn two_speakers_tell_each_other_what_they_want() {
     two.imports(&["192.0.2.1/32", "192.0.2.2/32"]).await;
     one.wanted.send_replace(wanted(&["192.0.2.2/32"]));
     two.imports(&["192.0.2.2/32"]).await;
-    let told = one.handle.announced(address(2)).await.unwrap();
+    let told = one.handle.announced(address(2), None).await.unwrap();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].next_hop, IpAddr::from([10, 0, 0, 1]));
-    assert!(one.handle.announced(address(9)).await.is_none());
+    assert!(one.handle.announced(address(9), None).await.is_none());
     let text = serde_json::to_string(&one.handle.status()).unwrap();
     let back: routing::speaker::SpeakerStatus = serde_json::from_str(&text).unwrap();
     assert_eq!(back.neighbors[0].prefixes_announced, 1, "a status travels as JSON");
@@ -258,6 +258,9 @@ async fn neighbours_may_dial_in_from_a_range() {
         other.imports(&["192.0.2.1/32"]).await;
     }
     assert_eq!(ours.handle.status().neighbors.len(), 2);
+    let present: Vec<IpAddr> =
+        ours.handle.dynamic_peers().borrow().iter().map(|peer| peer.address).collect();
+    assert_eq!(present, [address(41), address(42)]);
     let mut third = stranger(43, 49, port).await;
     let mut answer = Vec::new();
     let _ = timeout(SOON, third.read_to_end(&mut answer)).await.unwrap();
@@ -268,6 +271,8 @@ async fn neighbours_may_dial_in_from_a_range() {
     ranged.ranges.clear();
     ours.handle.reconfigure(ranged).unwrap();
     one.until(49, "uninvited", |s| s.last_down.as_ref().and_then(|e| e.code) == Some((6, 3))).await;
+    let mut present = ours.handle.dynamic_peers();
+    timeout(SOON, present.wait_for(|peers| peers.is_empty())).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

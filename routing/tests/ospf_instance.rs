@@ -60,6 +60,28 @@ fn vip(prefix: &str, kind: OspfKind, cost: u32) -> Wanted {
 }
 
 #[test]
+fn packets_are_counted_where_they_leave() {
+    for version in [Version::V2, Version::V3] {
+        let mut pair = pair(version);
+        // A second wire that nobody hears.
+        let second = InterfaceConfig { name: "eth1".to_owned(), ..interface() };
+        let now = pair.now;
+        pair.sides[0].set_interfaces(&[interface(), second], now);
+        let cable = Link { index: 2, ..link(version, 0) };
+        pair.sides[0].set_link("eth1", Some(cable), now);
+        pair.run(5 * SECOND);
+        let status = pair.sides[0].status(pair.now);
+        let sent: Vec<u64> = status.interfaces.iter().map(|i| i.counters.sent).collect();
+        for (index, count) in [(1, sent[0]), (2, sent[1])] {
+            let seen = pair.sent.iter().filter(|(from, t)| *from == 0 && t.interface == index);
+            assert_eq!(seen.count() as u64, count, "{version:?} {index}");
+            assert!(count > 0, "{version:?} {index}");
+        }
+        assert_eq!(sent.iter().sum::<u64>(), status.counters.sent, "{version:?}");
+    }
+}
+
+#[test]
 fn withdrawal_leaves_in_the_same_instant() {
     for version in [Version::V2, Version::V3] {
         let mut pair = pair(version);

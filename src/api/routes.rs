@@ -1,10 +1,12 @@
 //! Paths, methods and bodies: HTTP in, [`Node`] calls out.
 
+mod body;
+
 use super::error::{ApiError, ErrorKind};
 use super::metrics;
 use super::model::{
     AddressFilter, AnnounceInfo, BackendInfo, BackendSelector, BfdSessionInfo, BgpInfo,
-    BgpNeighborInfo, DrainRequest, DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState,
+    BgpNeighborInfo, DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState,
     OspfNeighborInfo, ReloadResult, Scope,
 };
 use super::node::Node;
@@ -17,6 +19,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use body::{drain_request, no_body};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -25,12 +28,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// Largest body of a request, bytes.
-pub const MAX_BODY: usize = 64 * 1024;
-
-/// From the headers to the end of a request's body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// From the request to the node's answer.
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -353,7 +350,7 @@ async fn undrain_backend<N: Node>(
 
 async fn drain(node: &impl Node, scope: Scope, request: Request) -> Answer<DrainResult> {
     let caller = request.extensions().get::<Caller>().copied();
-    let wanted = drain_request(&body(request).await?)?;
+    let wanted = drain_request(&body::read(request).await?)?;
     let (uid, pid) = (caller.and_then(|c| c.uid), caller.and_then(|c| c.pid));
     tracing::info!(?scope, reason = %wanted.reason.escape_debug(), uid, pid, "API: drain");
     node.drain(scope, wanted).await.map(Json)
@@ -361,7 +358,7 @@ async fn drain(node: &impl Node, scope: Scope, request: Request) -> Answer<Drain
 
 async fn undrain(node: &impl Node, scope: Scope, request: Request) -> Answer<DrainResult> {
     let caller = request.extensions().get::<Caller>().copied();
-    no_body(&body(request).await?)?;
+    no_body(&body::read(request).await?)?;
     let (uid, pid) = (caller.and_then(|c| c.uid), caller.and_then(|c| c.pid));
     tracing::info!(?scope, uid, pid, "API: undrain");
     node.undrain(scope).await.map(Json)
@@ -369,7 +366,7 @@ async fn undrain(node: &impl Node, scope: Scope, request: Request) -> Answer<Dra
 
 async fn reload<N: Node>(State(node): State<Arc<N>>, request: Request) -> Answer<ReloadResult> {
     let caller = request.extensions().get::<Caller>().copied();
-    no_body(&body(request).await?)?;
+    no_body(&body::read(request).await?)?;
     let (uid, pid) = (caller.and_then(|c| c.uid), caller.and_then(|c| c.pid));
     tracing::info!(uid, pid, "API: reload");
     node.reload().await.map(Json)
@@ -393,65 +390,6 @@ async fn known_backend(node: &impl Node, text: &str) -> Result<BackendSelector, 
     }
     let known = backends.into_iter().map(|backend| backend.address);
     Err(ApiError::not_found("backend", text, known))
-}
-
-async fn body(request: Request) -> Result<Bytes, ApiError> {
-    let reading = axum::body::to_bytes(request.into_body(), MAX_BODY);
-    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(ApiError::new(
-            ErrorKind::TooLarge,
-            "the body is too large",
-            format!("at most {MAX_BODY} bytes"),
-        )),
-        Ok(Err(error)) => Err(ApiError::bad_request(
-            format!("the body did not arrive whole: {error}"),
-            "send Content-Length bytes, or valid chunks",
-        )),
-        Err(_) => Err(ApiError::new(
-            ErrorKind::RequestTimeout,
-            "the body did not arrive in time",
-            format!("send it within {} s", BODY_TIMEOUT.as_secs()),
-        )),
-    }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-fn drain_request(body: &[u8]) -> Result<DrainRequest, ApiError> {
-    const EXPECTED: &str = r#"expected no body, or a JSON object like {"reason": "new kernel"}"#;
-    if body.trim_ascii().is_empty() {
-        return Ok(DrainRequest::default());
-    }
-    // An array would do as well for serde, but not for whoever reads the request later.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(ApiError::bad_request("the body is not a JSON object", EXPECTED));
-    }
-    let request: DrainRequest = serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("bad body: {error}"), EXPECTED))?;
-    if request.reason.len() > DrainRequest::REASON_MAX {
-        return Err(ApiError::bad_request(
-            format!("the reason is {} bytes long", request.reason.len()),
-            format!("at most {} bytes", DrainRequest::REASON_MAX),
-        ));
-    }
-    Ok(request)
-}
-
-fn no_body(body: &[u8]) -> Result<(), ApiError> {
-    match body.trim_ascii() {
-        b"" | b"{}" => Ok(()),
-        _ => Err(ApiError::bad_request("this request takes no body", "expected no body, or {}")),
-    }
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

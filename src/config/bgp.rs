@@ -1,22 +1,23 @@
-//! `[bgp]`, `[[bgp.neighbor]]` and `[[bgp.listen-range]]`.
+//! `[bgp]`, `[[bgp.neighbor]]` and `[[bgp.listen-range]]`. What holds for a session, whoever it is
+//! with, is in [`session`].
 
 use super::error::quote;
-use super::model::{Bgp, Import, ListenRange, Neighbor, Peer, RemoteAs, Session};
+use super::model::{Bgp, ListenRange, Neighbor, NeighborBfd, Peer};
 use super::network::Known;
 use super::reader::{Field, Table};
-use super::{announce, bfd, ospf, schema, secret, value};
+use super::{bfd, ospf, schema, value};
 use ipnet::IpNet;
-use routing::bgp::wire::{Families, Family, Role};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+mod session;
+
 const MAX_NEIGHBORS: usize = 256;
 const MAX_RANGES: usize = 64;
-const MAX_IMPORTS: usize = 1024;
 const BGP_PORT: u16 = 179;
-/// `TCP_MD5SIG_MAXKEYLEN`.
-const MAX_PASSWORD: usize = 80;
+/// OSPFv3 neighbors are known by such addresses (RFC 5340 §2.5).
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// RFC 9003 §2.
 const MAX_SHUTDOWN: usize = 255;
 
@@ -73,8 +74,20 @@ fn listen_range(
         table.error("nobody can dial in, because bgp.listen is false");
     }
     let max_peers = table.get("max-peers").and_then(|field| field.integer(1..=256));
-    let session = session(table, context);
-    Some(ListenRange { prefix: prefix?, max_peers: max_peers.unwrap_or(16), session: session? })
+    let bfd = bfd::of_neighbor(table);
+    let session = session::read(table, context.local_as);
+    let (prefix, session) = (prefix?, session?);
+    if followed_alone(session.multihop, bfd.as_ref()) {
+        let known = context.known;
+        let on_port = |net: &IpNet| net.contains(&prefix) || prefix.contains(net);
+        let v4 = known.networks.iter().find(|(port, net)| {
+            net.addr().is_ipv4() && on_port(net) && known.followed_v4.contains(port)
+        });
+        let link_local = prefix.contains(&IpAddr::from(LINK_LOCAL));
+        let v6 = known.followed_v6.iter().filter(|_| link_local).min();
+        one_authentication(table, v4.map(|(port, _)| port).or(v6));
+    }
+    Some(ListenRange { prefix, max_peers: max_peers.unwrap_or(16), bfd, session })
 }
 
 fn neighbor(
@@ -95,7 +108,7 @@ fn neighbor(
     });
     let port = table.get("port").and_then(|field| field.integer(1..=65535));
     let bfd = bfd::of_neighbor(table);
-    let mut session = session(table, context);
+    let mut session = session::read(table, context.local_as);
     let connect_retry = table
         .get("connect-retry")
         .and_then(|field| field.duration(Duration::from_secs(1)..=Duration::from_secs(3600)));
@@ -104,9 +117,6 @@ fn neighbor(
         field.error("cannot go with an interface, whose other end is on the link");
     }
     if matches!(peer, Some(Peer::Unnumbered(_))) {
-        if bfd.is_some() {
-            table.error("cannot be followed by BFD, which needs an address");
-        }
         // Nothing else can be the next hop of IPv4 there.
         if let Some(session) = &mut session
             && table.get("extended-next-hop").is_none()
@@ -114,8 +124,24 @@ fn neighbor(
             session.extended_next_hop = true;
         }
     }
+    let peer = peer?;
+    if followed_alone(session.as_ref().and_then(|session| session.multihop), bfd.as_ref()) {
+        let known = context.known;
+        let followed = match &peer {
+            Peer::Address(address) => known
+                .networks
+                .iter()
+                .find(|(port, net)| net.contains(address) && known.followed_v4.contains(port))
+                .filter(|_| address.is_ipv4())
+                .map(|(port, _)| port),
+            Peer::LinkLocal { interface, .. } | Peer::Unnumbered(interface) => {
+                known.followed_v6.get(interface)
+            }
+        };
+        one_authentication(table, followed);
+    }
     Some(Neighbor {
-        peer: peer?,
+        peer,
         port: port.unwrap_or(BGP_PORT),
         passive,
         source,
@@ -124,6 +150,23 @@ fn neighbor(
         shutdown,
         session: session?,
     })
+}
+
+/// The neighbor has a BFD session that nobody without authentication may share. A multihop one is
+/// never shared with OSPF.
+fn followed_alone(multihop: Option<u8>, bfd: Option<&NeighborBfd>) -> bool {
+    bfd.is_some_and(|bfd| bfd.auth.is_some()) && multihop.is_none_or(|hops| hops <= 1)
+}
+
+/// `followed`: a port where OSPF follows the same neighbor. Between two addresses there is one BFD
+/// session, and OSPF asks for it without authentication.
+fn one_authentication(table: &Table<'_>, followed: Option<&String>) {
+    if let Some(port) = followed {
+        table.error(format!(
+            "bfd cannot have auth: OSPF follows its neighbors on port {port:?} by BFD without it, \
+             and two routers share one session"
+        ));
+    }
 }
 
 fn flag(table: &Table<'_>, key: &str) -> bool {
@@ -174,141 +217,15 @@ fn peer(table: &Table<'_>, known: &Known, seen: &mut HashSet<Peer>) -> Option<Pe
     Some(peer)
 }
 
-/// What is the same for a single neighbor and for all that dial in from a prefix.
-fn session(table: &Table<'_>, context: &Context<'_>) -> Option<Session> {
-    let remote_as = table
-        .require("asn", "an AS number, \"external\" or \"internal\"")
-        .and_then(|field| remote_as(&field));
-    let description = table.get("description").and_then(|field| {
-        field.parse("a string", |text| bounded(text, 255, "a description").map(str::to_owned))
-    });
-    let ttl_security = flag(table, "ttl-security");
-    let multihop = table.get("multihop").and_then(|field| {
-        if ttl_security {
-            field.error("cannot be combined with ttl-security");
-        }
-        field.integer(1..=255)
-    });
-    let password = table.get("password").and_then(|field| secret::read(&field, MAX_PASSWORD));
-    let hold_time = table.get("hold-time").and_then(|field| hold_time(&field));
-    let families = table.get("families").map_or(Families::BOTH, |field| families(&field));
-    let next_hop = table.get("next-hop").map(|field| announce::next_hops(&field));
-    let next_hop_v4 = next_hop.iter().flatten().find_map(|hop| match hop {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    });
-    let next_hop_v6 = next_hop.iter().flatten().find_map(|hop| match hop {
-        IpAddr::V6(v6) => Some(*v6),
-        IpAddr::V4(_) => None,
-    });
-    let (role, role_strict) = role(table, remote_as, context.local_as);
-    let import = table.get("import").and_then(|field| import(&field));
-    let max_prefixes = table.get("max-prefixes").and_then(|field| field.integer(1..=1_000_000));
-    Some(Session {
-        remote_as: remote_as?,
-        description: description.unwrap_or_default(),
-        password,
-        hold_time: hold_time.unwrap_or(Duration::from_secs(9)),
-        ttl_security,
-        multihop,
-        families,
-        extended_next_hop: flag(table, "extended-next-hop"),
-        next_hop_v4,
-        next_hop_v6,
-        role,
-        role_strict,
-        import: import.unwrap_or(Import::Nothing),
-        max_prefixes: max_prefixes.unwrap_or(1000),
-    })
-}
-
-fn families(field: &Field<'_>) -> Families {
-    let before = field.report().count();
-    let mut families = Families::default();
-    for item in field.list(2, "[\"ipv4\", \"ipv6\"]") {
-        let family = item.choice(&[("ipv4", Family::Ipv4Unicast), ("ipv6", Family::Ipv6Unicast)]);
-        if let Some(family) = family {
-            families.insert(family);
-        }
-    }
-    if families == Families::default() && field.report().count() == before {
-        field.error("is empty, expected at least one family like [\"ipv4\"]");
-    }
-    families
-}
-
-/// RFC 9234 §4.1: roles are between different networks.
-fn role(table: &Table<'_>, remote_as: Option<RemoteAs>, local_as: u32) -> (Option<Role>, bool) {
-    let field = table.get("role");
-    let role = field.as_ref().and_then(|field| {
-        field.choice(&[
-            ("provider", Role::Provider),
-            ("customer", Role::Customer),
-            ("peer", Role::Peer),
-            ("route-server", Role::RouteServer),
-            ("route-server-client", Role::RouteServerClient),
-        ])
-    });
-    let internal = match remote_as {
-        Some(RemoteAs::Exact(asn)) => asn == local_as,
-        Some(RemoteAs::Internal) => true,
-        Some(RemoteAs::External) | None => false,
-    };
-    if let Some(field) = field.as_ref().filter(|_| internal) {
-        field.error("is for external neighbors, and this one is in our own AS (RFC 9234)");
-    }
-    let strict = flag(table, "role-strict");
-    if let Some(strict) = table.get("role-strict")
-        && field.is_none()
-    {
-        strict.error("needs a role, which is not set");
-    }
-    (role, strict)
-}
-
-fn import(field: &Field<'_>) -> Option<Import> {
-    if !field.is_list() {
-        if !field.is_string() {
-            field.expected("\"none\", \"default\" or a list like [\"10.0.0.0/8 le 24\"]");
-            return None;
-        }
-        return field.parse("\"none\"", |text| match text {
-            "none" => Ok(Import::Nothing),
-            "default" => Ok(Import::DefaultRoute),
-            _ => Err("is not known, expected \"none\", \"default\" or a list like \
-                      [\"10.0.0.0/8 le 24\"]"
-                .to_owned()),
-        });
-    }
-    let before = field.report().count();
-    let items = field.list(MAX_IMPORTS, "[\"10.0.0.0/8 le 24\"]");
-    let prefixes: Vec<_> = items
-        .iter()
-        .filter_map(|item| item.parse("a string like \"10.0.0.0/8 le 24\"", value::prefix_match))
-        .collect();
-    if prefixes.is_empty() && field.report().count() == before {
-        field.error("is empty; to take nothing write \"none\"");
-    }
-    Some(Import::Prefixes(prefixes))
-}
-
 /// An AS number that a speaker may have: not 0 (RFC 7607), AS_TRANS (RFC 6793) or the last of
 /// either size (RFC 7300).
-fn asn(field: &Field<'_>) -> Option<u32> {
+pub(super) fn asn(field: &Field<'_>) -> Option<u32> {
     let asn = field.integer(1..=4_294_967_294)?;
     if asn == 23_456 || asn == 65_535 {
         field.error(format!("{asn} is reserved, expected the AS number of a network"));
         return None;
     }
     Some(asn)
-}
-
-fn remote_as(field: &Field<'_>) -> Option<RemoteAs> {
-    if field.is_string() {
-        field.choice(&[("external", RemoteAs::External), ("internal", RemoteAs::Internal)])
-    } else {
-        asn(field).map(RemoteAs::Exact)
-    }
 }
 
 fn source(field: &Field<'_>, peer: Option<&Peer>) -> Option<IpAddr> {
@@ -325,22 +242,8 @@ fn source(field: &Field<'_>, peer: Option<&Peer>) -> Option<IpAddr> {
     Some(source)
 }
 
-/// RFC 4271 §4.2: zero, or at least three seconds, in seconds.
-fn hold_time(field: &Field<'_>) -> Option<Duration> {
-    field.parse("a duration like \"9s\"", |text| {
-        let hold_time = value::duration(text)?;
-        let seconds = hold_time.as_secs();
-        if hold_time.subsec_nanos() != 0 || !(seconds == 0 || (3..=65535).contains(&seconds)) {
-            return Err("is out of range, expected \"0s\" (off) or whole seconds from \"3s\" to \
-                        \"65535s\""
-                .to_owned());
-        }
-        Ok(hold_time)
-    })
-}
-
 /// Text that goes to logs and peers.
-fn bounded<'t>(text: &'t str, limit: usize, what: &str) -> value::Parsed<&'t str> {
+pub(super) fn bounded<'t>(text: &'t str, limit: usize, what: &str) -> value::Parsed<&'t str> {
     if text.len() > limit {
         return Err(format!("is too long for {what}, at most {limit} bytes"));
     }

@@ -7,6 +7,7 @@ use crate::health::CheckSpec;
 use ipnet::IpNet;
 use routing::OspfAttributes;
 use routing::bfd::AuthType;
+use routing::bgp::config::AoAlgorithm;
 use routing::bgp::config::PrefixMatch;
 use routing::bgp::wire::{Families, Role};
 use routing::ospf::auth::Algorithm;
@@ -293,6 +294,8 @@ pub struct ListenRange {
     pub prefix: IpNet,
     /// At most so many sessions at once.
     pub max_peers: u32,
+    /// `None`: they are not followed by BFD.
+    pub bfd: Option<NeighborBfd>,
     pub session: Session,
 }
 
@@ -303,6 +306,8 @@ pub struct Session {
     pub description: String,
     /// TCP-MD5 (RFC 2385) key, 1..=80 bytes.
     pub password: Option<Secret>,
+    /// TCP-AO (RFC 5925) keys, the preferred one first. Empty: none; not together with a password.
+    pub ao: Vec<AoKey>,
     pub hold_time: Duration,
     /// GTSM (RFC 5082).
     pub ttl_security: bool,
@@ -319,6 +324,16 @@ pub struct Session {
     pub import: Import,
     /// Accepted prefixes beyond these end the session.
     pub max_prefixes: u32,
+    /// Seconds for which the peer is to keep our routes when the session breaks (RFC 4724).
+    pub graceful_restart: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AoKey {
+    pub send_id: u8,
+    pub receive_id: u8,
+    pub algorithm: AoAlgorithm,
+    pub key: Secret,
 }
 
 /// OSPF of one version: this router in one area.

@@ -28,6 +28,11 @@ pub(super) struct Known {
     pub local_is_sound: bool,
     /// Names of the ports.
     pub ports: HashSet<String>,
+    /// Networks that the ports are in, by port.
+    pub networks: Vec<(String, IpNet)>,
+    /// Ports whose neighbors OSPF of these versions has followed by BFD: IPv4, IPv6.
+    pub followed_v4: HashSet<String>,
+    pub followed_v6: HashSet<String>,
     /// OSPF areas of these versions take no external routes: IPv4, IPv6.
     pub stub_v4: bool,
     pub stub_v6: bool,
@@ -75,6 +80,9 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
             .and_then(|field| field.parse("a string like \"02:00:00:00:00:01\"", value::mac));
         let mtu = port_mtu(&table, &addresses);
         known.ports.extend(name.clone());
+        if let Some(name) = &name {
+            known.networks.extend(addresses.iter().map(|net| (name.clone(), net.trunc())));
+        }
         if let (Some(name), Some(device)) = (name, device) {
             let control = control.unwrap_or(ControlKind::Auto);
             ports.push(Port { name, device, control, addresses, mtu, mac });

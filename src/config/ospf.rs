@@ -40,6 +40,12 @@ pub(super) fn ospf(root: &Table<'_>, version: Version, known: &mut Known) -> Opt
     for entry in table.tables("interface", of_interface, "name", MAX_INTERFACES) {
         interfaces.extend(interface(&entry, version, known, &mut seen));
     }
+    let followed = interfaces.iter().filter(|interface| bfd && !interface.passive);
+    let followed = followed.map(|interface: &OspfInterface| interface.name.clone());
+    match version {
+        Version::V2 => known.followed_v4.extend(followed),
+        Version::V3 => known.followed_v6.extend(followed),
+    }
     if interfaces.is_empty() && table.report().count() == before {
         table.error(format!("no [[{}]], expected at least one", of_interface.name));
     }

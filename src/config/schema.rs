@@ -87,8 +87,10 @@ pub const NEIGHBOR: Section = Section {
         "passive",
         "source",
         "password",
+        "ao",
         "hold-time",
         "connect-retry",
+        "graceful-restart",
         "ttl-security",
         "multihop",
         "bfd",
@@ -111,9 +113,12 @@ pub const LISTEN_RANGE: Section = Section {
         "asn",
         "description",
         "password",
+        "ao",
         "hold-time",
+        "graceful-restart",
         "ttl-security",
         "multihop",
+        "bfd",
         "families",
         "extended-next-hop",
         "next-hop",
@@ -123,6 +128,12 @@ pub const LISTEN_RANGE: Section = Section {
         "max-prefixes",
     ],
 };
+
+pub const NEIGHBOR_AO: Section =
+    Section { name: "bgp.neighbor.ao", keys: &["id", "send-id", "recv-id", "algorithm", "key"] };
+
+pub const NEIGHBOR_RESTART: Section =
+    Section { name: "bgp.neighbor.graceful-restart", keys: &["restart-time"] };
 
 pub const NEIGHBOR_BFD: Section =
     Section { name: "bgp.neighbor.bfd", keys: &["min-tx", "min-rx", "multiplier", "auth"] };
@@ -238,6 +249,8 @@ pub const SECTIONS: &[&Section] = &[
     &BFD,
     &BGP,
     &NEIGHBOR,
+    &NEIGHBOR_AO,
+    &NEIGHBOR_RESTART,
     &NEIGHBOR_BFD,
     &NEIGHBOR_BFD_AUTH,
     &LISTEN_RANGE,

@@ -3,6 +3,8 @@
 //! Rules (docs/architecture.md, "The way of a decision"):
 //! - a VIP is announced only once every worker has taken the tables that serve it, a local address
 //!   of its family exists, and enough backends are usable behind a next hop that resolves;
+//! - once it is, health checks decide: a neighbour entry that is forgotten and learnt again is no
+//!   reason to withdraw, but a port that goes down is;
 //! - it is withdrawn without waiting for anything;
 //! - a stalled worker takes everything down: the node no longer serves all it attracts;
 //! - on drain the preference falls first (GRACEFUL_SHUTDOWN, RFC 8326; the highest OSPF cost), then
@@ -55,6 +57,16 @@ pub struct NodeView {
     pub ospf_v6: bool,
 }
 
+/// How far the way to a service's usable backends is known to lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// No route to any of them over a port that is up.
+    Down,
+    /// No next hop's link-layer address has been learnt since a port came up.
+    Unresolved,
+    Proven,
+}
+
 /// One service on a VIP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceView {
@@ -64,8 +76,7 @@ pub struct ServiceView {
     pub backends: u32,
     /// Backends that take new flows.
     pub usable: u32,
-    /// Of these, how many have a next hop whose link-layer address is known.
-    pub reachable: u32,
+    pub path: Path,
     /// Epoch of the first tables that hold this service.
     pub since_epoch: u64,
     pub drain: Drain,
@@ -91,6 +102,7 @@ pub enum Reason {
     ServiceDraining { service: String, drain: Drain },
     NoLocalAddress,
     TooFewBackends { service: String, usable: u32, minimum: u32, of: u32 },
+    NoPath { service: String },
     NextHopUnresolved { service: String },
     Serves { service: String, usable: u32, of: u32 },
     KeptWithoutBackends { service: String },
@@ -116,6 +128,9 @@ impl fmt::Display for Reason {
             Self::NoLocalAddress => f.write_str("no local address (LIP) of this family"),
             Self::TooFewBackends { service, usable, minimum, of } => {
                 write!(f, "service {service}: {usable} of {of} backends usable, {minimum} needed")
+            }
+            Self::NoPath { service } => {
+                write!(f, "service {service}: no port that leads to a backend is up")
             }
             Self::NextHopUnresolved { service } => {
                 write!(f, "service {service}: no backend has a next hop that resolves")
@@ -222,8 +237,12 @@ fn decide_service(node: &NodeView, service: &ServiceView) -> Result<Reason, Reas
             of: service.backends,
         });
     }
-    if service.reachable == 0 && service.on_no_backend == OnNoBackend::Withdraw {
-        return Err(Reason::NextHopUnresolved { service: name() });
+    if service.on_no_backend == OnNoBackend::Withdraw {
+        match service.path {
+            Path::Down => return Err(Reason::NoPath { service: name() }),
+            Path::Unresolved => return Err(Reason::NextHopUnresolved { service: name() }),
+            Path::Proven => {}
+        }
     }
     Ok(Reason::Serves { service: name(), usable: service.usable, of: service.backends })
 }
@@ -307,7 +326,7 @@ mod tests {
             min_healthy: 1,
             backends: 3,
             usable: 3,
-            reachable: 3,
+            path: Path::Proven,
             since_epoch: 2,
             drain: Drain::No,
         }
@@ -360,7 +379,13 @@ mod tests {
                 false,
                 "epoch 0",
             ),
-            ("no next hop", |_, v| v.services[0].reachable = 0, false, "next hop that resolves"),
+            (
+                "no next hop",
+                |_, v| v.services[0].path = Path::Unresolved,
+                false,
+                "next hop that resolves",
+            ),
+            ("no link", |_, v| v.services[0].path = Path::Down, false, "no port that leads"),
             ("no LIP", |_, v| v.has_local_address = false, false, "no local address"),
             ("stalled worker", |n, _| n.stalled_workers = vec![1], false, "worker 1 is stalled"),
             ("drained", |n, _| n.drain = Drain::Withdrawn, false, "node is drained"),
@@ -393,7 +418,7 @@ mod tests {
 
     #[test]
     fn one_dead_service_does_not_take_its_neighbour_down() {
-        let dead = ServiceView { name: "dns".into(), usable: 0, reachable: 0, ..service() };
+        let dead = ServiceView { name: "dns".into(), usable: 0, path: Path::Down, ..service() };
         let decision = decide_vip(&node(), &vip(vec![dead, service()]));
         assert!(decision.announcement.is_some());
         assert_eq!(decision.reasons.len(), 2, "both are explained");

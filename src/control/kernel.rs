@@ -2,6 +2,7 @@
 //!
 //! The netlink mirror speaks of interfaces; this speaks of ports. Plain data, compared by value.
 
+use super::announce::Path;
 use crate::forward::tables::{Mac, PortId};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -43,12 +44,20 @@ impl KernelView {
         self.lookup(address).iter().map(move |hop| (hop.port, hop.gateway.unwrap_or(address)))
     }
 
-    /// Some hop toward `address` has a known link-layer address, on a port whose control interface
-    /// is up and whose link is up as `link_up` tells.
-    pub fn reaches(&self, address: IpAddr, link_up: impl Fn(PortId) -> bool) -> bool {
-        self.neighbours_toward(address).any(|key| {
-            self.up.contains(&key.0) && link_up(key.0) && self.neighbours.contains_key(&key)
-        })
+    /// How far the way to `address` leads, over ports whose control interface is up and whose link
+    /// is up as `link_up` tells.
+    pub fn path(&self, address: IpAddr, link_up: impl Fn(PortId) -> bool) -> Path {
+        let mut path = Path::Down;
+        for key in self.neighbours_toward(address) {
+            if !self.up.contains(&key.0) || !link_up(key.0) {
+                continue;
+            }
+            if self.neighbours.contains_key(&key) {
+                return Path::Proven;
+            }
+            path = Path::Unresolved;
+        }
+        path
     }
 
     /// Every gateway of every route.
@@ -77,12 +86,13 @@ mod tests {
             ]),
             neighbours: BTreeMap::from([((PortId(0), "10.1.1.1".parse().unwrap()), Mac([2; 6]))]),
         };
-        let reaches = |address: &str| view.reaches(address.parse().unwrap(), |_| true);
-        assert!(reaches("198.51.100.1"), "by the default route");
-        assert!(!view.reaches("198.51.100.1".parse().unwrap(), |_| false), "no link");
-        assert!(!reaches("10.1.1.7"), "on-link, not resolved");
-        assert!(!reaches("10.66.1.1"), "unreachable is a route too");
-        assert!(!reaches("2001:db8::1"), "gateway not resolved");
+        let path = |address: &str| view.path(address.parse().unwrap(), |_| true);
+        assert_eq!(path("198.51.100.1"), Path::Proven, "by the default route");
+        let no_link = view.path("198.51.100.1".parse().unwrap(), |_| false);
+        assert_eq!(no_link, Path::Down);
+        assert_eq!(path("10.1.1.7"), Path::Unresolved, "on-link");
+        assert_eq!(path("10.66.1.1"), Path::Down, "unreachable is a route too");
+        assert_eq!(path("2001:db8::1"), Path::Unresolved, "by its gateway");
         assert_eq!(view.lookup("2001:db8::1".parse().unwrap()), &[hop(Some("fd00::1"))]);
     }
 }

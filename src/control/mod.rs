@@ -5,7 +5,8 @@ pub mod kernel;
 pub mod lips;
 pub mod liveness;
 pub mod owner;
-mod slots;
+mod paths;
+pub mod slots;
 pub mod state;
 mod tables;
 #[cfg(test)]

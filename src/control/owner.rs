@@ -149,6 +149,7 @@ impl Owner {
         if !std::mem::take(&mut self.dirty) {
             return;
         }
+        self.state.prove_paths();
         // Numbering the new tables comes first, since a service is announced only from their epoch
         // on; building and publishing them comes last, since a withdrawal waits for nothing.
         let next = self.state.next_tables(&self.spec);

@@ -4,7 +4,7 @@
 //! workers and [`State::decisions`] for the routers. Nothing here does input or output or reads a
 //! clock, so every rule can be tested by events alone.
 
-use super::announce::{self, Decision, Drain, NodeView, ServiceView, VipView};
+use super::announce::{self, Decision, Drain, NodeView, Path, ServiceView, VipView};
 use super::kernel::KernelView;
 use super::lips::Lips;
 use super::slots::Slots;
@@ -85,6 +85,8 @@ pub struct ServiceState {
     pub backends: Vec<BackendState>,
     /// Epoch of the first tables that hold it; 0 until they are built.
     pub since_epoch: u64,
+    /// A next hop toward a usable backend has resolved since a port that leads there came up.
+    pub path_proven: bool,
     pub removed: Option<u64>,
 }
 
@@ -104,7 +106,7 @@ pub struct State {
     pub(crate) services: BTreeMap<ServiceKey, ServiceState>,
     pub(super) health: HashMap<Target, Health>,
     /// What should be probed now.
-    targets: HashSet<Target>,
+    pub(super) targets: HashSet<Target>,
     pub(crate) workers: Vec<WorkerView>,
     pub(super) drain: Drain,
     pub(super) drained_services: BTreeMap<String, Drain>,
@@ -316,6 +318,7 @@ impl State {
             if !wanted.contains_key(key) && service.removed.is_none() {
                 service.removed = Some(0);
                 service.since_epoch = 0;
+                service.path_proven = false;
                 for backend in &mut service.backends {
                     backend.removed.get_or_insert(0);
                 }
@@ -349,6 +352,7 @@ impl State {
             config: Arc::clone(&config),
             backends: Vec::new(),
             since_epoch: 0,
+            path_proven: false,
             removed: None,
         });
         service.removed = None;
@@ -378,11 +382,6 @@ impl State {
             gone.removed.get_or_insert(0);
             service.backends.push(gone);
         }
-    }
-
-    fn reaches(&self, address: IpAddr) -> bool {
-        let link_up = |port: PortId| self.ports.get(usize::from(port.0)).is_some_and(|p| p.up);
-        self.kernel.reaches(address, link_up)
     }
 
     fn service_spec(&self, service: &ServiceState) -> ServiceSpec {
@@ -430,14 +429,17 @@ impl State {
 
     fn service_view(&self, service: &ServiceState) -> ServiceView {
         let configured = service.backends.iter().filter(|b| b.removed.is_none());
-        let usable: Vec<_> = configured.clone().filter(|b| self.usable(b)).collect();
+        let path = match self.best_path(service) {
+            Some(Path::Unresolved) if service.path_proven => Path::Proven,
+            path => path.unwrap_or(Path::Down),
+        };
         ServiceView {
             name: service.config.name.clone(),
             on_no_backend: service.config.on_no_backend,
             min_healthy: service.config.min_healthy,
-            backends: configured.count() as u32,
-            usable: usable.len() as u32,
-            reachable: usable.iter().filter(|b| self.reaches(b.address.ip())).count() as u32,
+            backends: configured.clone().count() as u32,
+            usable: configured.filter(|b| self.usable(b)).count() as u32,
+            path,
             since_epoch: service.since_epoch,
             drain: self.drained_services.get(&service.config.name).copied().unwrap_or_default(),
         }

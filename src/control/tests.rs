@@ -128,6 +128,7 @@ impl Bench {
 
     fn apply_without_ack(&mut self, event: Event) {
         self.state.apply(event);
+        self.state.prove_paths();
         if let Some(next) = self.state.next_tables(&self.spec) {
             self.spec = next;
         }
@@ -155,10 +156,12 @@ fn announced_only_while_a_backend_is_known_healthy() {
     assert!(!bench.announced(), "health not known yet");
     bench.health("10.2.0.11", true);
     assert!(bench.announced());
+    assert!(!bench.state.is_settled(), "the other may be healthy too");
     assert_eq!(bench.usable(), 1);
     bench.health("10.2.0.12", true);
     bench.health("10.2.0.11", false);
     assert!(bench.announced(), "the other still serves");
+    assert!(bench.state.is_settled());
     bench.health("10.2.0.12", false);
     assert!(!bench.announced());
     bench.health("10.2.0.12", true);
@@ -179,12 +182,13 @@ fn announced_only_after_every_worker_took_the_tables() {
     let epoch = bench.spec.epoch;
     bench.state.apply(Event::WorkerEpoch { worker: 0, epoch });
     assert!(!bench.announced(), "worker 1 still uses old tables");
+    assert!(!bench.state.is_settled());
     bench.state.apply(Event::WorkerEpoch { worker: 1, epoch });
     assert!(bench.announced());
 }
 
 #[test]
-fn withdrawn_on_stall_on_lost_neighbour_and_on_link_down() {
+fn withdrawn_on_stall_and_on_link_down_but_not_on_a_forgotten_neighbour() {
     let mut bench = Bench::new(vec![service(&["10.2.0.11"])]);
     bench.health("10.2.0.11", true);
     assert!(bench.announced());
@@ -192,15 +196,40 @@ fn withdrawn_on_stall_on_lost_neighbour_and_on_link_down() {
     assert!(!bench.announced());
     bench.apply(Event::WorkerStalled { worker: 1, stalled: false });
     assert!(bench.announced());
-    bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));
-    assert!(!bench.announced(), "the gateway does not resolve");
+    let flushed = || Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() });
+    bench.apply(flushed());
+    assert!(bench.announced(), "the gateway will resolve again, or the checks will fail");
+    bench.health("10.2.0.11", false);
+    assert!(!bench.announced(), "the checks decide");
+    bench.health("10.2.0.11", true);
+    assert!(bench.announced());
     bench.apply(Event::Kernel(KernelView { up: vec![], ..kernel() }));
     assert!(!bench.announced(), "the control interface is down");
+    bench.apply(flushed());
+    assert!(!bench.announced(), "up again, but nothing has answered on it yet");
     bench.apply(Event::Kernel(kernel()));
     assert!(bench.announced());
+    bench.apply(Event::Kernel(KernelView { routes: BTreeMap::new(), ..kernel() }));
+    assert!(!bench.announced(), "no route");
+    bench.apply(Event::Kernel(kernel()));
     bench.apply(Event::Link { port: 0, up: false });
     assert!(!bench.spec.ports[0].up);
     assert!(!bench.announced(), "the cable is out");
+}
+
+#[test]
+fn an_unresolved_next_hop_holds_back_the_first_announcement_of_each_service() {
+    let mut bench = Bench::new(vec![service(&["10.2.0.11"])]);
+    bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));
+    bench.health("10.2.0.11", true);
+    assert!(!bench.announced());
+    bench.apply(Event::Kernel(kernel()));
+    assert!(bench.announced());
+    bench.apply(Event::Config(config(vec![])));
+    bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));
+    bench.apply(Event::Config(config(vec![service(&["10.2.0.11"])])));
+    bench.health("10.2.0.11", true);
+    assert!(!bench.announced(), "it returns as a new one");
 }
 
 #[test]

@@ -212,6 +212,12 @@ impl Tables {
         self.fib.adjacency(number)
     }
 
+    /// By number.
+    #[inline(always)]
+    pub(super) fn adjacencies(&self) -> &[Adjacency] {
+        self.fib.adjacencies()
+    }
+
     #[inline(always)]
     pub(super) fn port_mac(&self, port: PortId) -> Option<u64> {
         *self.port_macs.get(usize::from(port.0))?

@@ -5,23 +5,25 @@
 //! 2. the lines of the index are touched together, then looked up; then those of the records;
 //! 3. every frame is translated, in order.
 //!
-//! So the cache misses of a burst overlap. Everything a known flow's packet needs is here and
-//! inlined; the rest is called.
+//! So the cache misses of a burst overlap. Here is the short way only: a packet of a flow that
+//! stays in the state it is in, to a neighbour that is known. At the first thing that is otherwise,
+//! nothing has been written yet, and the frame goes the long way in `unusual`, which covers every
+//! case, this one too. The short way must decide as the long one does; a property test compares
+//! them.
+//!
+//! What is the same for a whole burst is fetched once ([`Way`]), and what is counted for a whole
+//! burst is written once ([`Run`], [`Tally`]).
 
-use super::build::{Local, Tables};
-use super::create::Arrival;
-use super::engine::{Context, Engine, Origin};
-use super::flows::{Direction, Entry, FlowNumber, NO_ADJACENCY, State};
-use super::stats::Usage;
-use super::tables::{BackendId, ServiceId, WorkerId};
+use super::engine::{Context, Engine};
+use super::fib::Adjacency;
+use super::flows::{Direction, Entry, Record, State};
+use super::stats::WorkerStats;
+use super::tables::{PortId, ServiceId};
 use super::tcp;
-use super::tuple::{Family, Tuple, get, is_v6, put, sides, transport};
-use super::verdict::{DropReason, Verdict};
+use super::tuple::{Family, Wire, get, is_v6, put, transport};
+use super::verdict::Verdict;
 use crate::packet::checksum::Delta;
-use crate::packet::{
-    self, Checksum, ETHERTYPE_IPV4, Frame, Kind, PROTOCOL_TCP, PROTOCOL_UDP, RxMeta, Transport,
-    offset,
-};
+use crate::packet::{self, Checksum, Frame, Transport, offset};
 use crate::port::BURST;
 use arrayvec::ArrayVec;
 
@@ -31,8 +33,6 @@ struct Parsed {
     step: Step,
     hash: u32,
     found: Entry,
-    /// With [`Step::Decided`].
-    verdict: Verdict,
 }
 
 /// One [`Parsed`] per frame of a burst, used again and again.
@@ -41,117 +41,115 @@ pub(super) struct Scratch(Vec<Parsed>);
 
 impl Scratch {
     pub fn new() -> Self {
-        Self(vec![Parsed::NOTHING; BURST])
+        Self(vec![Parsed { step: Step::Decided, hash: 0, found: Entry::NONE }; BURST])
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Step {
+/// What stage 3 has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
     Translate(Transport),
     /// Well-formed, but neither TCP nor UDP that can be translated.
     Other,
+    /// The verdict is there already.
     Decided,
 }
 
-/// When the owner of a packet is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// It arrived.
-    Arrival,
-    /// It arrived, and the flow table does not know it.
-    Stranger,
-    /// An ICMP error about its answer arrived.
-    Error,
+/// What holds for all frames of a burst, at hand.
+struct Way<'a> {
+    context: Context<'a>,
+    adjacencies: &'a [Adjacency],
+    routing: u32,
+    /// The port's.
+    mac: u64,
+    /// Packets may belong to other workers.
+    steer: bool,
+}
+
+/// Equally many of each, and one per frame.
+struct Frames<'a, F> {
+    frames: &'a mut [F],
+    parsed: &'a [Parsed],
+    verdicts: &'a mut [Verdict],
 }
 
 impl Engine {
-    /// All stages over at most [`BURST`] frames of one port.
-    #[inline(always)]
+    /// All stages over at most [`BURST`] frames of one port. Returns the port by which every one
+    /// of them leaves, if it is one.
     pub(super) fn run<F: Frame>(
         &mut self,
         context: &Context,
         frames: &mut [F],
         verdicts: &mut ArrayVec<Verdict, BURST>,
-    ) {
+    ) -> Option<PortId> {
         // Taken out for the time being, so that both can be borrowed; nothing is allocated.
         let mut all = std::mem::take(&mut self.parsed.0);
         let count = frames.len().min(all.len());
         let parsed = &mut all[..count];
-        // No frame has 64 bits of MAC.
-        let mac = context.tables.port_mac(context.port).unwrap_or(u64::MAX);
-        let ask_owner = self.workers > 1
-            && context.origin == Origin::Port
-            && !self.pool.steering().trusts(context.port);
-        for (frame, parsed) in frames.iter().zip(parsed.iter_mut()) {
-            self.parse(context, mac, ask_owner, frame, parsed);
+        // Every one is written, in stage 1 or 3; those of the last burst will do until then.
+        verdicts.truncate(count);
+        while verdicts.len() < count {
+            verdicts.push(Verdict::Kernel);
         }
+        let tables = context.tables;
+        let way = Way {
+            context: *context,
+            adjacencies: tables.adjacencies(),
+            routing: tables.routing(),
+            // No frame has 64 bits of MAC.
+            mac: tables.port_mac(context.port).unwrap_or(u64::MAX),
+            steer: self.asks_owner(context),
+        };
+        self.parse(&way, frames, parsed, verdicts);
         self.look_up(parsed);
-        for (frame, parsed) in frames.iter_mut().zip(parsed.iter()) {
-            let verdict = self.decide(context, frame, parsed);
-            if let Verdict::Drop(reason) = verdict {
-                self.stats.count_drop(reason);
-            }
-            verdicts.push(verdict);
-        }
+        let mut tally = Tally::new();
+        self.translate(&way, Frames { frames, parsed, verdicts }, &mut tally);
         self.parsed.0 = all;
+        tally.egress()
     }
 
-    /// Stage 1. `mac`: of the port. `ask_owner`: the packet may be another worker's.
-    #[inline(always)]
+    /// Stage 1. (Stages are functions of their own because the compiler then has registers enough.)
+    #[inline(never)]
     fn parse<F: Frame>(
         &self,
-        context: &Context,
-        mac: u64,
-        ask_owner: bool,
-        frame: &F,
-        parsed: &mut Parsed,
+        way: &Way,
+        frames: &[F],
+        parsed: &mut [Parsed],
+        verdicts: &mut [Verdict],
     ) {
-        let data = frame.data();
-        let Some(first) = data.first_chunk::<8>() else {
-            return parsed.decide(Verdict::Drop(DropReason::Truncated));
-        };
-        let destination = u64::from_le_bytes(*first) & 0xffff_ffff_ffff;
-        if destination != mac {
-            // The group bit: ARP requests, ND, OSPF.
-            return parsed.decide(if destination & 1 != 0 {
-                Verdict::Kernel
+        for ((frame, parsed), verdict) in frames.iter().zip(parsed).zip(verdicts) {
+            let Some(transport) = common(way.mac, frame) else {
+                (parsed.step, parsed.hash) = self.parse_any(&way.context, way.mac, frame, verdict);
+                continue;
+            };
+            let data = frame.data();
+            let hash = if is_v6(transport) {
+                self.hash::<u128, 58>(data)
             } else {
-                Verdict::Drop(DropReason::NotForUs)
-            });
+                self.hash::<u32, 38>(data)
+            };
+            parsed.step = Step::Translate(transport);
+            parsed.hash = hash as u32;
+            if way.steer
+                && let Some(worker) = self.other_owner(&way.context, data, transport, hash)
+            {
+                *verdict = Verdict::Handover { worker };
+                parsed.step = Step::Decided;
+            }
         }
-        let meta = frame.rx_meta();
-        let verify = meta.ip_checksum != Checksum::Good;
-        let transport = match packet::parse(data, frame.total_len(), verify) {
-            Ok(Kind::Transport(transport)) => transport,
-            Ok(_) => return parsed.other(bad_ip_checksum(meta, data)),
-            Err(malformed) => return parsed.decide(Verdict::Drop(malformed.into())),
-        };
-        if meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad {
-            return parsed.other(bad_ip_checksum(meta, data).or(bad_l4_checksum(meta)));
-        }
-        let hash = match transport {
-            Transport::Udp4 => self.hash::<u32, 38>(data, PROTOCOL_UDP),
-            Transport::Tcp4 => self.hash::<u32, 38>(data, PROTOCOL_TCP),
-            Transport::Udp6 => self.hash::<u128, 58>(data, PROTOCOL_UDP),
-            Transport::Tcp6 => self.hash::<u128, 58>(data, PROTOCOL_TCP),
-        };
-        if ask_owner && let Some(worker) = self.other_owner(context, data, transport, hash) {
-            return parsed.decide(Verdict::Handover { worker });
-        }
-        parsed.step = Step::Translate(transport);
-        parsed.hash = hash as u32;
     }
 
     #[inline(always)]
-    fn hash<A: Family, const N: usize>(&self, data: &[u8], protocol: u8) -> u64 {
+    pub(super) fn hash<A: Family, const N: usize>(&self, data: &[u8]) -> u64 {
         // The parser has seen that the bytes are there.
         data.first_chunk::<N>()
-            .map_or(0, |header| Tuple::<A>::read(header).hash(&self.seed, protocol))
+            .map_or(0, |header| Wire::<A>::read(header).hash(&self.seed, header[A::PROTOCOL]))
     }
 
     /// Stage 2. The early, unused loads stand for prefetches, which safe code does not have: a
-    /// tight loop of them is in flight together.
-    #[inline(always)]
+    /// tight loop of them is in flight together. Not inlined, so that the compiler knows that what
+    /// is written is no part of the index.
+    #[inline(never)]
     fn look_up(&self, parsed: &mut [Parsed]) {
         if self.touch {
             let mut touched = 0;
@@ -160,10 +158,9 @@ impl Engine {
             }
             std::hint::black_box(touched);
         }
+        // What is not to be translated is looked up as well: that is cheaper than to ask.
         for parsed in parsed.iter_mut() {
-            if let Step::Translate(_) = parsed.step {
-                parsed.found = self.flows.first(parsed.hash);
-            }
+            parsed.found = self.flows.first(parsed.hash);
         }
         if self.touch {
             let mut touched = 0;
@@ -175,292 +172,153 @@ impl Engine {
         }
     }
 
-    /// Stage 3.
-    #[inline(always)]
-    fn decide<F: Frame>(&mut self, context: &Context, frame: &mut F, parsed: &Parsed) -> Verdict {
-        let (hash, found) = (parsed.hash, parsed.found);
-        match parsed.step {
-            Step::Translate(Transport::Udp4) => {
-                self.translate::<u32, false, 42, F>(context, frame, hash, found)
+    /// Stage 3: the short way as far as it goes, then the long way for one frame, and so on.
+    fn translate<F: Frame>(&mut self, way: &Way, all: Frames<F>, tally: &mut Tally) {
+        let Frames { frames, parsed, verdicts } = all;
+        let mut at = 0;
+        while let Some(next) = parsed.get(at) {
+            let rest = Frames {
+                frames: &mut frames[at..],
+                parsed: &parsed[at..],
+                verdicts: &mut verdicts[at..],
+            };
+            let done = match next.step {
+                Step::Translate(Transport::Udp4) => {
+                    self.translate_run::<u32, false, 42, F>(way, rest, tally)
+                }
+                Step::Translate(Transport::Tcp4) => {
+                    self.translate_run::<u32, true, 54, F>(way, rest, tally)
+                }
+                Step::Translate(Transport::Udp6) => {
+                    self.translate_run::<u128, false, 62, F>(way, rest, tally)
+                }
+                Step::Translate(Transport::Tcp6) => {
+                    self.translate_run::<u128, true, 74, F>(way, rest, tally)
+                }
+                Step::Other | Step::Decided => 0,
+            };
+            at += done;
+            // A frame of another kind, or one that needs the long way?
+            let Some(stuck) = parsed.get(at).filter(|p| done == 0 || p.step == next.step) else {
+                continue;
+            };
+            let verdict = &mut verdicts[at];
+            if stuck.step != Step::Decided {
+                let Parsed { step, hash, found } = *stuck;
+                *verdict = self.decide_any(&way.context, &mut frames[at], step, hash, found);
             }
-            Step::Translate(Transport::Tcp4) => {
-                self.translate::<u32, true, 54, F>(context, frame, hash, found)
-            }
-            Step::Translate(Transport::Udp6) => {
-                self.translate::<u128, false, 62, F>(context, frame, hash, found)
-            }
-            Step::Translate(Transport::Tcp6) => {
-                self.translate::<u128, true, 74, F>(context, frame, hash, found)
-            }
-            Step::Other => self.other(*context, frame),
-            Step::Decided => parsed.verdict,
+            tally.note(*verdict);
+            at += 1;
         }
     }
 
-    /// A TCP or UDP packet. `N`: bytes up to the end of its fixed headers.
-    #[inline(always)]
-    fn translate<A: Family, const TCP: bool, const N: usize, F: Frame>(
-        &mut self,
-        context: &Context,
-        frame: &mut F,
-        hash: u32,
-        found: Entry,
-    ) -> Verdict {
-        let length = frame.total_len() as u64;
-        let Some(header) = frame.data_mut().first_chunk_mut::<N>() else {
-            return Verdict::Drop(DropReason::Truncated);
-        };
-        let tuple = Tuple::<A>::read(header);
-        let flags = tcp_flags::<A, TCP, N>(header);
-        let anew = TCP && !tcp::plain(flags) && self.starts_anew(context.tables, found, flags);
-        let known = if anew {
-            None
-        } else {
-            self.translate_known::<A, TCP, N>(context, header, found, &tuple, length)
-        };
-        match known {
-            Some(verdict) => verdict,
-            None => self.translate_unknown::<A, TCP, N>(context, header, hash, length),
-        }
-    }
-
-    /// A packet whose flow the burst's lookup did not give. Out of the way of the others.
+    /// Frames of one transport, as many as the short way can translate. Returns how many.
     #[inline(never)]
-    fn translate_unknown<A: Family, const TCP: bool, const N: usize>(
+    fn translate_run<A: Family, const TCP: bool, const N: usize, F: Frame>(
         &mut self,
-        context: &Context,
-        header: &mut [u8; N],
-        hash: u32,
-        length: u64,
-    ) -> Verdict {
-        let arrival = Arrival {
-            transport: transport(A::V6, TCP),
-            tuple: Tuple::<A>::read(header),
-            hash,
-            flags: tcp_flags::<A, TCP, N>(header),
-            ttl: header[A::TTL],
-        };
-        let entry = match self.find_or_create(*context, &arrival) {
-            Ok(entry) => entry,
-            Err(verdict) => return verdict,
-        };
-        self.translate_known::<A, TCP, N>(context, header, entry, &arrival.tuple, length)
-            .unwrap_or(Verdict::Drop(DropReason::NoFlow))
-    }
-
-    /// Translate a packet and address it, if this entry is its flow.
-    #[inline(always)]
-    fn translate_known<A: Family, const TCP: bool, const N: usize>(
-        &mut self,
-        context: &Context,
-        header: &mut [u8; N],
-        entry: Entry,
-        tuple: &Tuple<A>,
-        length: u64,
-    ) -> Option<Verdict> {
-        let (tables, direction) = (context.tables, entry.direction());
-        let record = self.flows.get_mut(entry.flow())?;
-        if record.transport != transport(A::V6, TCP) as u8 {
-            return None;
+        way: &Way,
+        run: Frames<F>,
+        tally: &mut Tally,
+    ) -> usize {
+        let step = Step::Translate(transport(A::V6, TCP));
+        let Self { flows, stats, .. } = self;
+        let stats: &WorkerStats = stats;
+        let records = flows.records_mut();
+        let mut usage = Run::new();
+        let mut done = 0;
+        for ((frame, parsed), verdict) in run.frames.iter_mut().zip(run.parsed).zip(run.verdicts) {
+            if parsed.step != step {
+                break;
+            }
+            let bytes = frame.total_len() as u64;
+            let found = parsed.found;
+            let Some((record, adjacency)) =
+                translate::<A, TCP, N, F>(way, records, frame, bytes, found)
+            else {
+                break;
+            };
+            let direction = found.direction();
+            if let Some(usage) = stats.backend(record.backend) {
+                usage.traffic[direction as usize].add(1, bytes);
+            }
+            usage.count(stats, record.service, direction, bytes);
+            let port = adjacency.port;
+            tally.leave(port);
+            *verdict = Verdict::Transmit { port };
+            done += 1;
         }
-        let (arrives, out) = sides::<A>(tables, record, direction)?;
-        if arrives != *tuple {
-            return None;
-        }
-        // RFC 1812 §5.3.1, RFC 8200 §3.
-        if header[A::TTL] <= 1 {
-            return Some(Verdict::Drop(DropReason::TtlExpired));
-        }
-        let mut number = record.adjacency[direction as usize];
-        if record.routing != tables.routing() {
-            number = NO_ADJACENCY;
-        }
-        let reply = direction == Direction::Reply;
-        let addresses_delta = record.addresses_delta.undo_if(reply);
-        let l4_delta = record.l4_delta.undo_if(reply);
-        let (service, backend, state) = (record.service, record.backend, record.state);
-        let verdict = if number == NO_ADJACENCY {
-            let verdict = self.route_flow::<A, N>(context, entry, &out, TCP, header);
-            if let Verdict::Drop(_) = verdict {
-                return Some(verdict);
-            }
-            if let Some(record) = self.flows.get_mut(entry.flow()) {
-                record.last_seen = context.now;
-            }
-            verdict
-        } else {
-            let verdict = address::<A, N>(tables, number, header);
-            if let Verdict::Drop(_) = verdict {
-                return Some(verdict);
-            }
-            record.last_seen = context.now;
-            verdict
-        };
-        if TCP {
-            let flags = tcp_flags::<A, TCP, N>(header);
-            if state != State::Established || !tcp::plain(flags) {
-                let next = tcp::next(state, direction, flags);
-                self.move_to(context, entry.flow(), service, next);
-            }
-        } else if state == State::UdpUnreplied && direction == Direction::Reply {
-            self.move_to(context, entry.flow(), service, State::Udp);
-        }
-        rewrite::<A, TCP, N>(header, &out, addresses_delta, l4_delta);
-        self.count(service, backend, direction, length);
-        Some(verdict)
-    }
-
-    /// The flow's state changed, or not.
-    #[inline(never)]
-    fn move_to(&mut self, context: &Context, flow: FlowNumber, service: ServiceId, next: State) {
-        if self.flows.get(flow).is_some_and(|r| r.state != next) {
-            let timeout = context.tables.timeouts(service).of(next);
-            self.flows.set_state(flow, next, context.now.plus(timeout));
-        }
-    }
-
-    #[inline(always)]
-    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, length: u64) {
-        let add = |usage: Option<&Usage>| {
-            if let Some(usage) = usage {
-                usage.traffic[direction as usize].add(1, length);
-            }
-        };
-        add(self.stats.service(service));
-        add(self.stats.backend(backend));
-    }
-
-    /// Ask the routes for a flow's direction, keep the answer, and address the packet.
-    #[inline(never)]
-    fn route_flow<A: Family, const N: usize>(
-        &mut self,
-        context: &Context,
-        entry: Entry,
-        out: &Tuple<A>,
-        tcp: bool,
-        header: &mut [u8; N],
-    ) -> Verdict {
-        let number = match self.route(context.tables, out, transport(A::V6, tcp)) {
-            Ok(number) => number,
-            Err(verdict) => return verdict,
-        };
-        if let Some(record) = self.flows.get_mut(entry.flow()) {
-            if record.routing != context.tables.routing() {
-                record.routing = context.tables.routing();
-                record.adjacency = [NO_ADJACENCY; 2];
-            }
-            record.adjacency[entry.direction() as usize] = number;
-        }
-        address::<A, N>(context.tables, number, header)
-    }
-
-    /// The worker that owns this packet, if it is another one. `hash`: of its tuple.
-    #[inline(never)]
-    fn other_owner(
-        &self,
-        context: &Context,
-        data: &[u8],
-        transport: Transport,
-        hash: u64,
-    ) -> Option<WorkerId> {
-        let owner = if is_v6(transport) {
-            let tuple = Tuple::<u128>::read(data.first_chunk::<58>()?);
-            self.owner(context, transport, &tuple, hash, Asked::Arrival)
-        } else {
-            let tuple = Tuple::<u32>::read(data.first_chunk::<38>()?);
-            self.owner(context, transport, &tuple, hash, Asked::Arrival)
-        };
-        owner.filter(|&owner| owner != self.worker)
-    }
-
-    /// The worker that owns packets with this tuple, if one is known; `None`: whoever received it.
-    pub(super) fn owner<A: Family>(
-        &self,
-        context: &Context,
-        transport: Transport,
-        tuple: &Tuple<A>,
-        hash: u64,
-        asked: Asked,
-    ) -> Option<WorkerId> {
-        let (steering, workers) = (self.pool.steering(), self.workers);
-        let input = || tuple.rss_input(transport);
-        match context.tables.local(tuple.destination.to_address(), A::V6)? {
-            Local::Lip(_)
-                if asked == Asked::Arrival && steering.brings_replies(context.port, transport) =>
-            {
-                None
-            }
-            Local::Lip(lip) => {
-                let port = u16::from_be_bytes(tuple.destination_port.to_ne_bytes());
-                Some(steering.owner_of_reply(lip, port, workers, input))
-            }
-            Local::Vip { .. } => {
-                let hash = (hash >> 32) as u32;
-                let itself = asked != Asked::Error;
-                steering.owner_of_request(context.port, itself, hash, workers, input)
-            }
-        }
+        usage.book(stats);
+        done
     }
 }
 
-impl Parsed {
-    const NOTHING: Self =
-        Self { step: Step::Decided, hash: 0, found: Entry::NONE, verdict: Verdict::Kernel };
-
-    #[inline(always)]
-    fn decide(&mut self, verdict: Verdict) {
-        *self = Self { verdict, ..Self::NOTHING };
-    }
-
-    fn other(&mut self, bad: Option<DropReason>) {
-        match bad {
-            Some(reason) => self.decide(Verdict::Drop(reason)),
-            None => *self = Self { step: Step::Other, ..Self::NOTHING },
-        }
-    }
-}
-
-fn bad_ip_checksum(meta: RxMeta, data: &[u8]) -> Option<DropReason> {
-    let ipv4 = data.get(12..14) == Some(&ETHERTYPE_IPV4.to_be_bytes());
-    (ipv4 && meta.ip_checksum == Checksum::Bad).then_some(DropReason::BadIpChecksum)
-}
-
-fn bad_l4_checksum(meta: RxMeta) -> Option<DropReason> {
-    (meta.l4_checksum == Checksum::Bad).then_some(DropReason::BadL4Checksum)
-}
-
+/// Translate a TCP or UDP packet of the flow that the index gave first and address it to where it
+/// leaves. `N`: bytes up to the end of its fixed headers. `None`: not the usual case; nothing
+/// changed.
 #[inline(always)]
-fn tcp_flags<A: Family, const TCP: bool, const N: usize>(header: &[u8; N]) -> u8 {
-    if TCP { header[A::L4 + offset::TCP_FLAGS] } else { 0 }
-}
-
-/// Write the Ethernet addresses for this adjacency. `Transmit` or `Drop`.
-#[inline(always)]
-pub(super) fn address<A: Family, const N: usize>(
-    tables: &Tables,
-    number: u32,
-    header: &mut [u8; N],
-) -> Verdict {
-    let Some(adjacency) = tables.adjacency(number) else {
-        return Verdict::Drop(DropReason::NoRoute);
-    };
-    let length = u32::from(u16::from_be_bytes(get(header, A::LENGTH))) + A::LENGTH_WITHOUT;
-    if length > u32::from(adjacency.mtu) {
-        return Verdict::Drop(if adjacency.mtu == 0 {
-            DropReason::PortDown
-        } else {
-            DropReason::TooBig
-        });
+fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
+    way: &Way<'a>,
+    records: &'a mut [Record],
+    frame: &mut F,
+    bytes: u64,
+    found: Entry,
+) -> Option<(&'a Record, &'a Adjacency)> {
+    let header = frame.data_mut().first_chunk_mut::<N>()?;
+    let record = records.get_mut(found.flow() as usize)?;
+    let direction = found.direction();
+    let (arrives, leaves) = A::wires(way.context.tables, record, direction)?;
+    if arrives != Wire::read(header) || record.transport != transport(A::V6, TCP) as u8 {
+        return None;
     }
+    match record.state {
+        State::Established if TCP && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
+        State::Udp if !TCP => {}
+        State::UdpUnreplied if !TCP && direction == Direction::Request => {}
+        _ => return None,
+    }
+    if header[A::TTL] <= 1 || record.routing != way.routing {
+        return None;
+    }
+    // No next hop known: a number that is out of range.
+    let adjacency = way.adjacencies.get(record.adjacency[direction as usize] as usize)?;
+    if bytes > adjacency.longest {
+        return None;
+    }
+    record.last_seen = way.context.now;
+    let reply = direction == Direction::Reply;
+    let addresses_delta = record.addresses_delta.undo_if(reply);
+    let l4_delta = record.l4_delta.undo_if(reply);
     put(header, 0, adjacency.macs);
-    Verdict::Transmit { port: adjacency.port }
+    rewrite::<A, TCP, N>(header, &leaves, addresses_delta, l4_delta);
+    Some((record, adjacency))
+}
+
+/// The transport of a frame, if it is one for us that [`packet::common`] knows, and nobody found a
+/// bad checksum.
+#[inline(always)]
+fn common<F: Frame>(mac: u64, frame: &F) -> Option<Transport> {
+    let meta = frame.rx_meta();
+    if meta.ip_checksum == Checksum::Bad || meta.l4_checksum == Checksum::Bad {
+        return None;
+    }
+    let data = frame.data();
+    if destination_mac(data.first_chunk::<{ packet::COMMON }>()?.first_chunk()?) != mac {
+        return None;
+    }
+    packet::common(data, frame.total_len(), meta.ip_checksum != Checksum::Good)
+}
+
+/// The first six bytes of a frame, as [`super::build::Tables::port_mac`] has a port's.
+#[inline(always)]
+pub(super) fn destination_mac(first: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*first) & 0xffff_ffff_ffff
 }
 
 /// Addresses, ports, TTL and checksums.
 #[inline(always)]
-fn rewrite<A: Family, const TCP: bool, const N: usize>(
+pub(super) fn rewrite<A: Family, const TCP: bool, const N: usize>(
     header: &mut [u8; N],
-    out: &Tuple<A>,
+    leaves: &Wire<A>,
     addresses_delta: Delta,
     l4_delta: Delta,
 ) {
@@ -470,9 +328,74 @@ fn rewrite<A: Family, const TCP: bool, const N: usize>(
         let checksum = addresses_delta.and(Delta::TTL_DECREMENT).apply(checksum);
         put(header, offset::V4_CHECKSUM, checksum.to_ne_bytes());
     }
-    out.write(header);
+    leaves.write(header);
     let at = A::L4 + if TCP { offset::TCP_CHECKSUM } else { offset::UDP_CHECKSUM };
     let checksum = u16::from_ne_bytes(get(header, at));
     let checksum = if TCP { l4_delta.apply(checksum) } else { l4_delta.apply_udp(checksum) };
     put(header, at, checksum.to_ne_bytes());
+}
+
+/// What packets in a row did for the same service: booked when the service changes, and at the end.
+struct Run {
+    service: ServiceId,
+    /// Packets and bytes, by direction.
+    traffic: [(u64, u64); 2],
+}
+
+impl Run {
+    const fn new() -> Self {
+        Self { service: ServiceId(u32::MAX), traffic: [(0, 0); 2] }
+    }
+
+    #[inline(always)]
+    fn count(&mut self, stats: &WorkerStats, service: ServiceId, direction: Direction, bytes: u64) {
+        if service != self.service {
+            self.book(stats);
+            self.service = service;
+        }
+        let (packets, total) = &mut self.traffic[direction as usize];
+        *packets += 1;
+        *total += bytes;
+    }
+
+    #[inline(never)]
+    fn book(&mut self, stats: &WorkerStats) {
+        let traffic = std::mem::take(&mut self.traffic);
+        let Some(usage) = stats.service(self.service) else { return };
+        for (counters, (packets, bytes)) in usage.traffic.iter().zip(traffic) {
+            counters.add(packets, bytes);
+        }
+    }
+}
+
+/// Where the frames of a burst go, all together.
+struct Tally {
+    /// The numbers of all ports that frames leave by, by AND and by OR: the same if it is one.
+    ports: [u16; 2],
+    /// Some frame does not leave.
+    stays: bool,
+}
+
+impl Tally {
+    const fn new() -> Self {
+        Self { ports: [u16::MAX, 0], stays: false }
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, port: PortId) {
+        self.ports[0] &= port.0;
+        self.ports[1] |= port.0;
+    }
+
+    fn note(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Transmit { port } => self.leave(port),
+            _ => self.stays = true,
+        }
+    }
+
+    fn egress(&self) -> Option<PortId> {
+        let [all, any] = self.ports;
+        (all == any && !self.stays).then_some(PortId(any))
+    }
 }

@@ -2,14 +2,14 @@
 //! new flow, or a reason why not.
 
 use super::build::{Local, Tables, is_host};
-use super::burst::Asked;
 use super::engine::{Context, Engine, Origin, ended};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
+use super::owner::Asked;
 use super::pool::Toward;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
-use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number, sides};
+use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::Transport;
 use std::net::SocketAddr;
@@ -183,10 +183,7 @@ impl Engine {
                 inside.source,
                 inside.destination,
             ]),
-            client_port: outside.source_port,
-            vip_port: outside.destination_port,
-            local_port: inside.source_port,
-            backend_port: inside.destination_port,
+            ports: [outside, inside.reversed()].map(|tuple| tuple.wire().ports),
             service,
             backend,
             lip,
@@ -221,9 +218,10 @@ pub(super) fn find<A: Family>(
     tuple: &Tuple<A>,
     hash: u32,
 ) -> Option<Entry> {
+    let wire = tuple.wire();
     flows.find(hash, |record, direction| {
         record.transport == transport as u8
-            && sides::<A>(tables, record, direction).is_some_and(|(arrives, _)| arrives == *tuple)
+            && A::wires(tables, record, direction).is_some_and(|(arrives, _)| arrives == wire)
     })
 }
 

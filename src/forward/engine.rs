@@ -1,9 +1,9 @@
 //! One worker's forwarding state: what the worker calls. The way of a burst through it is in
-//! `burst`; what happens to a packet without a flow, in `create`; to what is neither TCP nor UDP,
-//! in `other`.
+//! `burst`; what that does not cover, in `unusual`; what happens to a packet without a flow, in
+//! `create`; to what is neither TCP nor UDP, in `other`.
 
 use super::build::Tables;
-use super::burst::{Scratch, address};
+use super::burst::Scratch;
 use super::fib::Hop;
 use super::flows::{FlowTable, Record, State, Sweep};
 use super::hash::Seed;
@@ -13,6 +13,7 @@ use super::steering::Steering;
 use super::tables::{NextHopId, PortId, WorkerId};
 use super::time::{Now, Tick};
 use super::tuple::{Family, Tuple, is_v6, protocol_number};
+use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::{self, Frame, Kind, Malformed, Transport};
 use crate::port::BURST;
@@ -99,7 +100,8 @@ impl Engine {
 
     /// Decide about a burst of frames from one port, rewriting in place what is to be sent.
     /// `verdicts` is cleared and gets one verdict per frame, in order. At most [`BURST`] frames:
-    /// further ones are not looked at and get no verdict.
+    /// further ones are not looked at and get no verdict. Returns the port by which every one of
+    /// them is to leave, if it is one.
     pub fn forward_burst<F: Frame>(
         &mut self,
         tables: &Tables,
@@ -108,13 +110,14 @@ impl Engine {
         origin: Origin,
         frames: &mut [F],
         verdicts: &mut ArrayVec<Verdict, BURST>,
-    ) {
+    ) -> Option<PortId> {
         self.follow(tables);
         verdicts.clear();
         let context = Context { tables, now: now.tick(), port, origin };
         let count = frames.len().min(BURST);
-        self.run(&context, &mut frames[..count], verdicts);
+        let egress = self.run(&context, &mut frames[..count], verdicts);
         self.gauge();
+        egress
     }
 
     /// A burst of one, from a port.

@@ -20,6 +20,9 @@ pub(super) struct Adjacency {
     pub port: PortId,
     /// Largest IP packet; 0 if the port is down.
     pub mtu: u16,
+    /// Frames up to so many bytes are certainly not too large: what `mtu` allows, with the Ethernet
+    /// header; 0 if the port is down.
+    pub longest: u64,
 }
 
 /// Where a packet goes.
@@ -100,6 +103,10 @@ impl Fib {
             }
         }
         Hop::NoRoute
+    }
+
+    pub fn adjacencies(&self) -> &[Adjacency] {
+        &self.adjacencies
     }
 
     pub fn adjacency(&self, number: u32) -> Option<&Adjacency> {
@@ -239,7 +246,8 @@ fn adjacency(port: &PortSpec, neighbour: Mac) -> Adjacency {
     let mut macs = [0; 12];
     macs[..6].copy_from_slice(&neighbour.0);
     macs[6..].copy_from_slice(&port.mac.0);
-    Adjacency { macs, port: port.id, mtu: if port.up { port.mtu } else { 0 } }
+    let (mtu, header) = if port.up { (port.mtu, 14) } else { (0, 0) };
+    Adjacency { macs, port: port.id, mtu, longest: u64::from(mtu) + header }
 }
 
 /// An address or mask, left-aligned.

@@ -74,17 +74,16 @@ impl State {
     }
 }
 
-/// One flow. Ports are in network order, as loaded from the packet.
+/// One flow.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Record {
-    /// IPv4: client, VIP, LIP and backend, so that one cache line has it all. IPv6: the client; the
-    /// others are looked up by slot.
-    pub addresses: [u8; 16],
-    pub client_port: u16,
-    pub vip_port: u16,
-    pub local_port: u16,
-    pub backend_port: u16,
+    /// IPv4: what requests arrive with, client and VIP, and what replies arrive with, backend and
+    /// LIP, as they lie in the packet: by [`Direction`]. IPv6: the client; the others are looked up
+    /// by slot.
+    pub addresses: [u64; 2],
+    /// Likewise: client and VIP, backend and LIP. See [`super::tuple::ports`].
+    pub ports: [u32; 2],
     pub service: ServiceId,
     pub backend: BackendId,
     pub lip: LipId,
@@ -109,11 +108,8 @@ impl Record {
 
     /// A record not in use. Fields are then filled in by whoever makes the flow.
     pub const EMPTY: Self = Self {
-        addresses: [0; 16],
-        client_port: 0,
-        vip_port: 0,
-        local_port: 0,
-        backend_port: 0,
+        addresses: [0; 2],
+        ports: [0; 2],
         service: ServiceId(u32::MAX),
         backend: BackendId(u32::MAX),
         lip: LipId(u16::MAX),
@@ -253,6 +249,12 @@ impl FlowTable {
     #[inline(always)]
     pub fn get_mut(&mut self, flow: FlowNumber) -> Option<&mut Record> {
         self.records.get_mut(flow as usize)
+    }
+
+    /// By [`FlowNumber`]. What the wheel and the index go by must stay as it is.
+    #[inline(always)]
+    pub fn records_mut(&mut self) -> &mut [Record] {
+        &mut self.records
     }
 
     /// Insert a flow under its two hashes, by [`Direction`]; it is looked at again at `deadline`.

@@ -3,10 +3,11 @@
 //! unreachable" work through us (RFC 5508 §4.2, for both directions). The rest is the kernel's.
 
 use super::build::Local;
-use super::burst::{Asked, address};
 use super::create::find;
 use super::engine::{Context, Engine, Origin};
-use super::tuple::{Family, Tuple, deltas, protocol_number, sides};
+use super::owner::Asked;
+use super::tuple::{Family, Tuple, deltas, leaves, protocol_number};
+use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::checksum::Delta;
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
@@ -92,8 +93,7 @@ impl Engine {
         let out = self
             .flows
             .get(entry.flow())
-            .and_then(|record| sides::<A>(tables, record, entry.direction()))
-            .map(|(_, out)| out)
+            .and_then(|record| leaves::<A>(tables, record, entry.direction()))
             .ok_or(DropReason::NoFlow)?;
         if message[A::TTL] <= 1 {
             return Err(DropReason::TtlExpired);
@@ -224,7 +224,7 @@ fn translate_quote<A: Family, const N: usize>(
     let Some(quote) = quote::<A, N>(message) else {
         return;
     };
-    new.write(quote);
+    new.wire().write(quote);
     if !A::V6 {
         update(quote, offset::V4_CHECKSUM, addresses);
     }

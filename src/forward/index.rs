@@ -192,29 +192,23 @@ const fn tag(hash: Hash32) -> u16 {
     if tag == 0 { 1 } else { tag }
 }
 
+/// The highest bit of every lane that is zero. Exact for the lowest of them: the borrow of the
+/// subtraction only spoils lanes above it.
+#[inline(always)]
+const fn zero_lanes(word: u64) -> u64 {
+    word.wrapping_sub(LOW) & !word & (LOW << 15)
+}
+
 impl Bucket {
-    /// The first lane with this tag, four lanes at a time. Exact for the lowest matching lane: the
-    /// borrow of the subtraction only spoils lanes above a match.
+    /// The first lane with this tag, four lanes at a time.
     #[inline(always)]
     fn first_lane(&self, tag: u16) -> Option<usize> {
-        let pattern = LOW.wrapping_mul(tag as u64);
-        let zero_lanes = |word: u64| {
-            let x = word ^ pattern;
-            x.wrapping_sub(LOW) & !x & (LOW << 15)
+        let pattern = LOW.wrapping_mul(tag.into());
+        let lane = |word: usize, among: u64| {
+            let found = zero_lanes(self.tags[word] ^ pattern) & among;
+            (found != 0).then(|| 4 * word + found.trailing_zeros() as usize / 16)
         };
-        let found = zero_lanes(self.tags[0]);
-        if found != 0 {
-            return Some(found.trailing_zeros() as usize / 16);
-        }
-        let found = zero_lanes(self.tags[1]);
-        if found != 0 {
-            return Some(4 + found.trailing_zeros() as usize / 16);
-        }
-        let found = zero_lanes(self.tags[2]) & THIRD_TAGS;
-        if found != 0 {
-            return Some(8 + found.trailing_zeros() as usize / 16);
-        }
-        None
+        lane(0, !0).or_else(|| lane(1, !0)).or_else(|| lane(2, THIRD_TAGS))
     }
 
     fn find(&self, tag: u16, is_it: &mut impl FnMut(u32) -> bool) -> Option<usize> {

@@ -1,5 +1,7 @@
 //! Any sequence of packets, time and table changes leaves the flows of an engine consistent.
 
+use super::burst;
+use super::engine::Context;
 use super::tables::{
     BackendId, BackendSpec, LipId, LipSpec, Mac, NeighbourSpec, NextHopId, NextHopSpec, PortId,
     PortSpec, Protocol, RouteSpec, Scheduler, ServiceId, ServiceSpec, TablesSpec, Timeouts,
@@ -178,7 +180,20 @@ fn read(frame: &[u8]) -> Seen {
 }
 
 fn build(tcp_: bool, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
-    if tcp_ { tcp(LINK, from, to, flags, b"x") } else { udp(LINK, from, to, b"x") }
+    let payload = b"at least as long as Ethernet wants";
+    if tcp_ { tcp(LINK, from, to, flags, payload) } else { udp(LINK, from, to, payload) }
+}
+
+/// What the long way alone makes of a frame.
+fn long_way(engine: &mut Engine, context: &Context, frame: &mut Vec<u8>) -> Verdict {
+    let mac = context.tables.port_mac(context.port).unwrap();
+    let mut verdict = Verdict::Kernel;
+    let (step, hash) = engine.parse_any(context, mac, frame, &mut verdict);
+    if step == burst::Step::Decided {
+        return verdict;
+    }
+    let found = engine.flows.first(hash);
+    engine.decide_any(context, frame, step, hash, found)
 }
 
 /// The engine, and what a plain map says must happen.
@@ -187,6 +202,8 @@ struct World {
     tables: Tables,
     engine: Engine,
     stats: Arc<WorkerStats>,
+    /// As `engine`, but everything goes the long way.
+    long: Engine,
     now: Now,
     /// Client side to backend side, of every flow as last seen.
     model: HashMap<Seen, Seen>,
@@ -207,11 +224,15 @@ impl World {
             steering: Steering::software(vec![true]),
         };
         let spec = spec();
+        let tables = Tables::build(&spec, None).unwrap();
+        let mut long = Engine::new(config.clone(), Arc::new(WorkerStats::new(8, 16)));
+        long.set_tables(&tables);
         Self {
-            tables: Tables::build(&spec, None).unwrap(),
+            tables,
             spec,
             engine: Engine::new(config, Arc::clone(&stats)),
             stats,
+            long,
             now: Now(7_000_000_000_000),
             model: HashMap::new(),
             inside: Vec::new(),
@@ -233,6 +254,15 @@ impl World {
             &mut verdicts,
         );
         self.frames += 1;
+        let context = Context {
+            tables: &self.tables,
+            now: self.now.tick(),
+            port: PORT,
+            origin: Origin::Handover,
+        };
+        let mut same = frame.to_vec();
+        let verdict = long_way(&mut self.long, &context, &mut same);
+        assert_eq!((verdicts[0], &frames[0]), (verdict, &same), "the long way");
         match verdicts[0] {
             Verdict::Transmit { .. } | Verdict::Wait { .. } => {
                 self.forwarded += 1;
@@ -276,6 +306,7 @@ impl World {
                 self.now.0 += ms * 1_000_000;
                 for _ in 0..20 {
                     self.engine.tick(&self.tables, self.now);
+                    self.long.tick(&self.tables, self.now);
                 }
             }
             Step::Usable { service, backend } => self.change(|spec| {
@@ -299,6 +330,7 @@ impl World {
         self.spec.epoch += 1;
         self.tables = Tables::build(&self.spec, Some(&self.tables)).unwrap();
         self.engine.set_tables(&self.tables);
+        self.long.set_tables(&self.tables);
     }
 
     fn check(&self) {
@@ -329,6 +361,14 @@ impl World {
             |usage: &stats::Usage| usage.requests().packets.get() + usage.replies().packets.get();
         assert_eq!(sum(&packets), (forwarded, forwarded), "packets");
         self.check_views();
+        let long = &self.long.stats;
+        let usage = |stats: &WorkerStats| -> Vec<_> {
+            let services = (0..8).filter_map(|id| stats.service(ServiceId(id)));
+            let all = services.chain((0..16).filter_map(|id| stats.backend(BackendId(id))));
+            all.map(|usage| format!("{usage:?}")).collect()
+        };
+        assert_eq!(usage(stats), usage(long), "counted otherwise on the long way");
+        assert_eq!(stats.dropped(), long.dropped());
     }
 
     /// No LIP:port is in use twice toward one backend, no client tuple has two flows, and every

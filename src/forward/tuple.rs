@@ -14,6 +14,9 @@ use std::net::IpAddr;
 /// An address of one family, and where things lie in its packets (without options or extension
 /// headers; bytes from the start of the frame).
 pub(super) trait Family: Copy + Eq {
+    /// Two addresses as they lie in a packet, source before destination.
+    type Pair: Copy + Eq + std::fmt::Debug;
+
     const V6: bool;
     const TTL: usize;
     const LENGTH: usize;
@@ -28,14 +31,24 @@ pub(super) trait Family: Copy + Eq {
     /// Client, VIP, LIP and backend of a flow. `None`: a slot that the flow names is empty in these
     /// tables.
     fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]>;
+    /// What a packet of this flow and direction arrives with, and what it leaves with. `None`: as
+    /// [`Family::ends`].
+    fn wires(
+        tables: &Tables,
+        record: &Record,
+        direction: Direction,
+    ) -> Option<(Wire<Self>, Wire<Self>)>;
     /// As [`Record::addresses`] has them.
-    fn pack(ends: [Self; 4]) -> [u8; 16];
+    fn pack(ends: [Self; 4]) -> [u64; 2];
+    fn pair(source: Self, destination: Self) -> Self::Pair;
+    fn read_pair<const N: usize>(frame: &[u8; N]) -> Self::Pair;
+    fn write_pair<const N: usize>(pair: Self::Pair, frame: &mut [u8; N]);
     fn from_address(address: &Address) -> Self;
     fn to_address(self) -> Address;
     fn read<const N: usize>(frame: &[u8; N], at: usize) -> Self;
     fn write<const N: usize>(self, frame: &mut [u8; N], at: usize);
-    /// `ports`: source and destination.
-    fn hash(seed: &Seed, source: Self, destination: Self, ports: u32, protocol: u8) -> u64;
+    /// `ports`: as in [`Wire`].
+    fn hash(seed: &Seed, addresses: Self::Pair, ports: u32, protocol: u8) -> u64;
 
     fn ip(self) -> IpAddr {
         self.to_address().ip(Self::V6)
@@ -43,6 +56,8 @@ pub(super) trait Family: Copy + Eq {
 }
 
 impl Family for u32 {
+    type Pair = u64;
+
     const V6: bool = false;
     const TTL: usize = offset::V4_TTL;
     const LENGTH: usize = offset::V4_LENGTH;
@@ -52,16 +67,47 @@ impl Family for u32 {
     const DESTINATION: usize = offset::V4_DESTINATION;
     const L4: usize = offset::V4_L4;
 
-    #[inline(always)]
     fn ends(_tables: &Tables, record: &Record) -> Option<[Self; 4]> {
-        let packed = &record.addresses;
-        Some([0, 4, 8, 12].map(|at| Self::from_ne_bytes(get(packed, at))))
+        let [outside, inside] = record.addresses.map(u64::to_ne_bytes);
+        let at = |side, at| Self::from_ne_bytes(get(side, at));
+        Some([at(&outside, 0), at(&outside, 4), at(&inside, 4), at(&inside, 0)])
     }
 
-    fn pack(ends: [Self; 4]) -> [u8; 16] {
-        let mut packed = [0; 16];
-        packed.copy_from_slice(ends.map(Self::to_ne_bytes).as_flattened());
-        packed
+    #[inline(always)]
+    fn wires(
+        _tables: &Tables,
+        record: &Record,
+        direction: Direction,
+    ) -> Option<(Wire<Self>, Wire<Self>)> {
+        let (here, there) = (direction as usize, direction as usize ^ 1);
+        let arrives = Wire { addresses: record.addresses[here], ports: record.ports[here] };
+        // The other side's packets arrive with what this side's leave with, the other way round.
+        let leaves = Wire {
+            addresses: record.addresses[there].rotate_left(32),
+            ports: record.ports[there].rotate_left(16),
+        };
+        Some((arrives, leaves))
+    }
+
+    fn pack([client, vip, lip, backend]: [Self; 4]) -> [u64; 2] {
+        [Self::pair(client, vip), Self::pair(backend, lip)]
+    }
+
+    #[inline(always)]
+    fn pair(source: Self, destination: Self) -> u64 {
+        let [a, b, c, d] = source.to_ne_bytes();
+        let [e, f, g, h] = destination.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    #[inline(always)]
+    fn read_pair<const N: usize>(frame: &[u8; N]) -> u64 {
+        u64::from_ne_bytes(get(frame, Self::SOURCE))
+    }
+
+    #[inline(always)]
+    fn write_pair<const N: usize>(pair: u64, frame: &mut [u8; N]) {
+        put(frame, Self::SOURCE, pair.to_ne_bytes());
     }
 
     #[inline(always)]
@@ -86,13 +132,14 @@ impl Family for u32 {
     }
 
     #[inline(always)]
-    fn hash(seed: &Seed, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
-        let addresses = u64::from(source) | u64::from(destination) << 32;
+    fn hash(seed: &Seed, addresses: u64, ports: u32, protocol: u8) -> u64 {
         seed.v4(addresses, ports, protocol)
     }
 }
 
 impl Family for u128 {
+    type Pair = [u128; 2];
+
     const V6: bool = true;
     const TTL: usize = offset::V6_HOP_LIMIT;
     const LENGTH: usize = offset::V6_LENGTH;
@@ -111,15 +158,51 @@ impl Family for u128 {
             return None;
         }
         Some([
-            Self::from_ne_bytes(record.addresses),
+            client(record),
             Self::from_address(&service.vip),
             Self::from_address(&lip.address),
             Self::from_address(&backend.address),
         ])
     }
 
-    fn pack([client, ..]: [Self; 4]) -> [u8; 16] {
-        client.to_ne_bytes()
+    #[inline(always)]
+    fn wires(
+        tables: &Tables,
+        record: &Record,
+        direction: Direction,
+    ) -> Option<(Wire<Self>, Wire<Self>)> {
+        let [client, vip, lip, backend] = Self::ends(tables, record)?;
+        let [outside, inside] = record.ports;
+        let wire = |addresses, ports: u32| Wire { addresses, ports };
+        Some(match direction {
+            Direction::Request => {
+                (wire([client, vip], outside), wire([lip, backend], inside.rotate_left(16)))
+            }
+            Direction::Reply => {
+                (wire([backend, lip], inside), wire([vip, client], outside.rotate_left(16)))
+            }
+        })
+    }
+
+    fn pack([client, ..]: [Self; 4]) -> [u64; 2] {
+        let bytes = client.to_ne_bytes();
+        [0, 8].map(|at| u64::from_ne_bytes(get(&bytes, at)))
+    }
+
+    #[inline(always)]
+    fn pair(source: Self, destination: Self) -> [Self; 2] {
+        [source, destination]
+    }
+
+    #[inline(always)]
+    fn read_pair<const N: usize>(frame: &[u8; N]) -> [Self; 2] {
+        [Self::read(frame, Self::SOURCE), Self::read(frame, Self::DESTINATION)]
+    }
+
+    #[inline(always)]
+    fn write_pair<const N: usize>([source, destination]: [Self; 2], frame: &mut [u8; N]) {
+        source.write(frame, Self::SOURCE);
+        destination.write(frame, Self::DESTINATION);
     }
 
     #[inline(always)]
@@ -142,10 +225,62 @@ impl Family for u128 {
     }
 
     #[inline(always)]
-    fn hash(seed: &Seed, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
+    fn hash(seed: &Seed, [source, destination]: [Self; 2], ports: u32, protocol: u8) -> u64 {
         let halves = |a: Self| [a as u64, (a >> 64) as u64];
         seed.v6(halves(source), halves(destination), ports, protocol)
     }
+}
+
+/// The client's address of an IPv6 flow.
+#[inline(always)]
+fn client(record: &Record) -> u128 {
+    let [first, second] = record.addresses.map(u64::to_ne_bytes);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&first);
+    bytes[8..].copy_from_slice(&second);
+    u128::from_ne_bytes(bytes)
+}
+
+/// Addresses and ports as they lie in a packet, in as few numbers as possible: what packets of known
+/// flows are compared with and rewritten to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wire<A: Family> {
+    pub addresses: A::Pair,
+    /// The four bytes of both ports, loaded natively.
+    pub ports: u32,
+}
+
+impl<A: Family> Wire<A> {
+    /// As [`Tuple::read`].
+    #[inline(always)]
+    pub fn read<const N: usize>(frame: &[u8; N]) -> Self {
+        Self { addresses: A::read_pair(frame), ports: u32::from_ne_bytes(get(frame, A::L4)) }
+    }
+
+    #[inline(always)]
+    pub fn write<const N: usize>(&self, frame: &mut [u8; N]) {
+        A::write_pair(self.addresses, frame);
+        put(frame, A::L4, self.ports.to_ne_bytes());
+    }
+
+    #[inline(always)]
+    pub fn hash(&self, seed: &Seed, protocol: u8) -> u64 {
+        A::hash(seed, self.addresses, self.ports, protocol)
+    }
+}
+
+/// Both ports as a [`Wire`] has them. Each in network order, as loaded.
+#[inline(always)]
+pub(super) const fn ports(source: u16, destination: u16) -> u32 {
+    let [a, b] = source.to_ne_bytes();
+    let [c, d] = destination.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// The inverse of [`ports`].
+pub(super) const fn split_ports(ports: u32) -> [u16; 2] {
+    let [a, b, c, d] = ports.to_ne_bytes();
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -169,19 +304,15 @@ impl<A: Family> Tuple<A> {
         }
     }
 
-    /// Write where [`Tuple::read`] read.
-    #[inline(always)]
-    pub fn write<const N: usize>(&self, frame: &mut [u8; N]) {
-        self.source.write(frame, A::SOURCE);
-        self.destination.write(frame, A::DESTINATION);
-        put(frame, A::L4, self.source_port.to_ne_bytes());
-        put(frame, A::L4 + 2, self.destination_port.to_ne_bytes());
+    pub fn wire(&self) -> Wire<A> {
+        Wire {
+            addresses: A::pair(self.source, self.destination),
+            ports: ports(self.source_port, self.destination_port),
+        }
     }
 
-    #[inline(always)]
     pub fn hash(&self, seed: &Seed, protocol: u8) -> u64 {
-        let ports = u32::from(self.source_port) << 16 | u32::from(self.destination_port);
-        A::hash(seed, self.source, self.destination, ports, protocol)
+        self.wire().hash(seed, protocol)
     }
 
     /// As RSS sees such a packet.
@@ -219,30 +350,28 @@ pub(super) fn deltas<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> (Delta, Delta
     )
 }
 
-/// The tuple that a packet of this flow and direction arrives with, and the one it leaves with.
-/// `None`: a slot that the flow names is empty in these tables.
-#[inline(always)]
-pub(super) fn sides<A: Family>(
+/// The tuple that a packet of this flow and direction leaves with. `None`: a slot that the flow
+/// names is empty in these tables.
+pub(super) fn leaves<A: Family>(
     tables: &Tables,
     record: &Record,
     direction: Direction,
-) -> Option<(Tuple<A>, Tuple<A>)> {
+) -> Option<Tuple<A>> {
     let [client, vip, lip, backend] = A::ends(tables, record)?;
-    let outside = Tuple {
-        source: client,
-        destination: vip,
-        source_port: record.client_port,
-        destination_port: record.vip_port,
-    };
-    let inside = Tuple {
-        source: lip,
-        destination: backend,
-        source_port: record.local_port,
-        destination_port: record.backend_port,
-    };
+    let [[client_port, vip_port], [backend_port, local_port]] = record.ports.map(split_ports);
     Some(match direction {
-        Direction::Request => (outside, inside),
-        Direction::Reply => (inside.reversed(), outside.reversed()),
+        Direction::Request => Tuple {
+            source: lip,
+            destination: backend,
+            source_port: local_port,
+            destination_port: backend_port,
+        },
+        Direction::Reply => Tuple {
+            source: vip,
+            destination: client,
+            source_port: vip_port,
+            destination_port: client_port,
+        },
     })
 }
 

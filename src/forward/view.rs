@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::flows::{Record, State};
 use super::tables::Protocol;
 use super::time::{Now, Tick, ms_of_ticks};
-use super::tuple::Family;
+use super::tuple::{Family, split_ports};
 use std::net::SocketAddr;
 
 /// Records that one call looks at, at most, per flow it may return.
@@ -68,13 +68,14 @@ impl Engine {
             u32::ends(tables, record)?.map(Family::ip)
         };
         let end = |ip, port: u16| SocketAddr::new(ip, u16::from_be_bytes(port.to_ne_bytes()));
+        let [[client_port, vip_port], [backend_port, local_port]] = record.ports.map(split_ports);
         Some(FlowView {
             family: if v6 { 6 } else { 4 },
             protocol: if record.transport & 1 == 1 { Protocol::Tcp } else { Protocol::Udp },
-            client: end(client, record.client_port),
-            vip: end(vip, record.vip_port),
-            lip: end(lip, record.local_port),
-            backend: end(backend, record.backend_port),
+            client: end(client, client_port),
+            vip: end(vip, vip_port),
+            lip: end(lip, local_port),
+            backend: end(backend, backend_port),
             state: record.state.name(),
             idle_ms: ms_of_ticks(now.since(record.last_seen).max(0) as u32),
             service: record.service.0,

@@ -164,7 +164,8 @@ impl Node for Handle {
         for peer in &peers {
             // A link-local or unnumbered neighbour is known by the address it is connected to.
             let address = peer.remote.map_or(peer.address, |remote| remote.ip());
-            let told = speaker.announced(address).await.unwrap_or_default();
+            let told =
+                speaker.announced(address, peer.interface.as_deref()).await.unwrap_or_default();
             let told: HashMap<IpNet, IpAddr> =
                 told.iter().map(|route| (route.prefix, route.next_hop)).collect();
             let refused: HashMap<IpNet, &String> =

@@ -4,6 +4,7 @@
 //! view, then checks and sessions. Nothing is announced until the owner finds that it can be served.
 //! Order of the end: lower the preference, withdraw, say goodbye to the peers, stop the workers.
 
+mod apply;
 mod dataplane;
 mod flows;
 mod handle;
@@ -33,7 +34,7 @@ use outlets::Outlets;
 use pulse::Pulse;
 use routing::bfd::BfdHandle;
 use routing::ospf::OspfHandle;
-use routing::speaker::Speaker;
+use routing::speaker::{DynamicPeers, Speaker};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
@@ -102,9 +103,11 @@ async fn serve(
         snapshots,
         wanted_neighbours,
         imported: speaker.imported(),
+        dynamic_peers: speaker.dynamic_peers(),
         bfd: bfd.subscribe(),
     };
-    bfd.set_sessions(speaking::bfd_sessions(&config)).await?;
+    let dynamic_peers = DynamicPeers::default();
+    bfd.set_sessions(speaking::bfd_sessions(&config, &dynamic_peers)).await?;
     let ospf = speaking::ospf_configs(&config)
         .into_iter()
         .map(|(config, timers)| {
@@ -128,6 +131,8 @@ async fn serve(
         pulse: Pulse::new(dataplane.workers.clone(), config.dataplane.stall_after),
         speaker,
         bfd,
+        dynamic_peers,
+        settled: false,
         configurator,
         clock: Box::new(move || clock.now_ns()),
         links: dataplane.ports.iter().map(ports::link_probe).collect(),

@@ -12,7 +12,7 @@ use routing::bgp::fsm::State;
 use routing::bgp::session::{self, MessageCounts};
 use routing::bgp::wire::{Capabilities, Families, Role};
 use routing::speaker::{LastError, NeighborStatus, SpeakerStatus};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// BGP. A neighbour that has just left the configuration is not shown.
@@ -33,6 +33,9 @@ pub fn bgp(config: &Config, status: &SpeakerStatus, bfd: Option<&BfdStatus>) -> 
             md5_not_found: status.kernel.tcp_md5_not_found,
             md5_unexpected: status.kernel.tcp_md5_unexpected,
             min_ttl_drop: status.kernel.tcp_min_ttl_drop,
+            ao_bad: status.kernel.tcp_ao_bad,
+            ao_key_not_found: status.kernel.tcp_ao_key_not_found,
+            ao_required: status.kernel.tcp_ao_required,
         },
     })
 }
@@ -89,9 +92,14 @@ fn neighbor_info(
     let negotiated = status.negotiated.as_ref();
     let peer = status.peer_capabilities.as_ref();
     let of_bfd = bfd.and_then(|bfd| {
+        // Of an unnumbered neighbour the session may be there before it is connected.
+        let unnumbered = status.address.is_unspecified() && status.remote.is_none();
         let same = |s: &&SessionStatus| {
-            s.key.peer == status.address
-                && (s.key.interface.is_none() || s.key.interface == status.interface)
+            let link_local = matches!(s.key.peer, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            (s.key.interface.is_none() || s.key.interface == status.interface)
+                && (s.key.peer == status.address
+                    || status.remote.is_some_and(|remote| remote.ip() == s.key.peer)
+                    || (unnumbered && link_local))
         };
         bfd.sessions.iter().find(same)
     });
@@ -118,6 +126,7 @@ fn neighbor_info(
             // Whoever dials comes from a port of the kernel's choice.
             passive: remote.port() != port,
         }),
+        graceful_restart_s: session.graceful_restart,
         hold_time_configured_s: session.hold_time.as_secs() as u16,
         hold_time_s: negotiated.map(|n| n.hold_time.as_secs() as u16),
         keepalive_s: negotiated.map(|n| n.keepalive.as_secs() as u16),
@@ -152,6 +161,7 @@ fn neighbor_info(
         retry_in_ms: status.retry_in_ms,
         security: BgpSecurity {
             md5: status.md5,
+            ao: status.ao,
             gtsm: status.ttl_security,
             multihop: session.multihop,
         },

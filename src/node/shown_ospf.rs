@@ -79,6 +79,7 @@ fn interface_info(interface: &InterfaceStatus) -> OspfInterfaceInfo {
         designated: known(interface.designated),
         backup: known(interface.backup),
         packets: packets(&interface.counters),
+        packets_sent: interface.counters.sent,
     }
 }
 

@@ -4,12 +4,12 @@ use crate::config::model::{self, Config};
 use ipnet::IpNet;
 use kni::mirror::InstalledNextHop;
 use routing::bfd::{AuthConfig, SessionConfig};
-use routing::bgp::config::{Import, NeighborConfig, Password, RemoteAs};
+use routing::bgp::config::{AoKey, Import, NeighborConfig, Password, RemoteAs};
 use routing::bgp::import::ImportedRoutes;
 use routing::ospf::auth::Auth;
 use routing::ospf::{self, BfdTimers, Version};
-use routing::speaker::{RangeConfig, SpeakerConfig};
-use std::collections::BTreeMap;
+use routing::speaker::{DynamicPeer, RangeConfig, SpeakerConfig};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What the speaker is told; without a `[bgp]` section it has no neighbours and does not listen.
@@ -69,6 +69,7 @@ fn session_config(session: &model::Session) -> NeighborConfig {
     NeighborConfig {
         description: session.description.clone(),
         password: session.password.as_ref().and_then(|p| Password::new(p.expose())),
+        ao: session.ao.iter().filter_map(ao_key).collect(),
         hold_time: session.hold_time,
         ttl_security: session.ttl_security,
         multihop: session.multihop,
@@ -84,27 +85,63 @@ fn session_config(session: &model::Session) -> NeighborConfig {
         next_hop_v6: session.next_hop_v6,
         role: session.role,
         role_strict: session.role_strict,
+        graceful_restart: session.graceful_restart,
         ..NeighborConfig::new(Ipv6Addr::UNSPECIFIED.into(), remote_as)
     }
 }
 
-/// A BFD session for every neighbour that wants one and is not shut down.
-pub fn bfd_sessions(config: &Config) -> Vec<SessionConfig> {
-    let neighbors = config.bgp.iter().flat_map(|bgp| &bgp.neighbors);
-    let up = neighbors.filter(|neighbor| neighbor.shutdown.is_none());
-    up.filter_map(|neighbor| Some(bfd_session(config, neighbor, neighbor.bfd.as_ref()?))).collect()
+/// A length that the parser has seen to.
+fn ao_key(key: &model::AoKey) -> Option<AoKey> {
+    Some(AoKey {
+        send_id: key.send_id,
+        receive_id: key.receive_id,
+        algorithm: key.algorithm,
+        secret: Password::new(key.key.expose())?,
+    })
+}
+
+/// A BFD session for every neighbour that wants one and is not shut down: of those whose address is
+/// configured always, of the others while `present`.
+pub fn bfd_sessions(config: &Config, present: &BTreeSet<DynamicPeer>) -> Vec<SessionConfig> {
+    let Some(bgp) = &config.bgp else { return Vec::new() };
+    let up = || bgp.neighbors.iter().filter(|neighbor| neighbor.shutdown.is_none());
+    let configured = up().filter_map(|neighbor| {
+        let bfd = neighbor.bfd.as_ref()?;
+        let (address, interface) = match &neighbor.peer {
+            model::Peer::Address(address) => (*address, None),
+            model::Peer::LinkLocal { address, interface } => ((*address).into(), Some(interface)),
+            model::Peer::Unnumbered(_) => return None,
+        };
+        let session = bfd_session(config, bfd, &neighbor.session, address, interface);
+        Some(SessionConfig { local: neighbor.source, ..session })
+    });
+    let dynamic = present.iter().filter_map(|peer| {
+        let interface = peer.interface.as_ref();
+        let (bfd, session) = if let Some(prefix) = peer.range {
+            let range = bgp.ranges.iter().find(|range| range.prefix == prefix)?;
+            (&range.bfd, &range.session)
+        } else {
+            let unnumbered = interface.cloned().map(model::Peer::Unnumbered)?;
+            let neighbor = up().find(|neighbor| neighbor.peer == unnumbered)?;
+            (&neighbor.bfd, &neighbor.session)
+        };
+        Some(bfd_session(config, bfd.as_ref()?, session, peer.address, interface))
+    });
+    configured.chain(dynamic).collect()
 }
 
 fn bfd_session(
     config: &Config,
-    neighbor: &model::Neighbor,
     bfd: &model::NeighborBfd,
+    session: &model::Session,
+    peer: IpAddr,
+    interface: Option<&String>,
 ) -> SessionConfig {
     SessionConfig {
-        peer: neighbor.peer.address(),
-        local: neighbor.source,
-        interface: neighbor.peer.interface().cloned(),
-        multihop: neighbor.session.multihop.is_some_and(|hops| hops > 1),
+        peer,
+        local: None,
+        interface: interface.cloned(),
+        multihop: session.multihop.is_some_and(|hops| hops > 1),
         min_tx: bfd.min_tx.unwrap_or(config.bfd.min_tx),
         min_rx: bfd.min_rx.unwrap_or(config.bfd.min_rx),
         multiplier: bfd.multiplier.unwrap_or(config.bfd.multiplier),
@@ -200,4 +237,68 @@ pub fn learned_routes(imported: &ImportedRoutes) -> BTreeMap<IpNet, Vec<Installe
             (*prefix, hops)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A neighbour by address, an unnumbered one and a range, with BFD of their own; a shut down one.
+    const CONFIG: &str = r#"
+node = { name = "n1", router-id = "10.0.0.1" }
+dataplane = { workers = [1] }
+bfd = { min-tx = "300ms", min-rx = "300ms" }
+port = [
+    { name = "wan0", device = "net_tap0", addresses = ["10.1.1.2/24"] },
+    { name = "wan1", device = "net_tap1" },
+    { name = "wan2", device = "net_tap2" },
+]
+[bgp]
+asn = 65001
+neighbor = [
+    { address = "10.1.1.1", asn = 65000, bfd = true, source = "10.1.1.2" },
+    { interface = "wan0", asn = 65000, bfd = { multiplier = 5 } },
+    { interface = "wan1", asn = 65000, bfd = true, shutdown = "" },
+    { interface = "wan2", asn = 65000 },
+]
+listen-range = [
+    { prefix = "10.2.0.0/16", asn = "external", bfd = { min-tx = "50ms" } },
+    { prefix = "10.3.0.0/16", asn = "external", bfd = true, multihop = 3 },
+]
+"#;
+
+    fn peer(address: &str, interface: Option<&str>, range: Option<&str>) -> DynamicPeer {
+        DynamicPeer {
+            address: address.parse().unwrap(),
+            interface: interface.map(str::to_owned),
+            range: range.map(|range| range.parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn neighbours_are_followed_by_bfd_once_their_address_is_known() {
+        let config = Config::parse(CONFIG, "test.toml").unwrap_or_else(|errors| panic!("{errors}"));
+        let addresses = |present: &BTreeSet<DynamicPeer>| -> Vec<String> {
+            let sessions = bfd_sessions(&config, present);
+            assert!(sessions.iter().all(|session| session.check().is_ok()), "{sessions:?}");
+            sessions.iter().map(|session| session.peer.to_string()).collect()
+        };
+        assert_eq!(addresses(&BTreeSet::new()), ["10.1.1.1"]);
+        let present = BTreeSet::from([
+            peer("fe80::a", Some("wan0"), None),
+            peer("fe80::a", Some("wan1"), None),
+            peer("fe80::a", Some("wan2"), None),
+            peer("10.2.0.7", None, Some("10.2.0.0/16")),
+            peer("10.3.0.7", None, Some("10.3.0.0/16")),
+            peer("10.9.0.7", None, Some("10.9.0.0/16")),
+        ]);
+        assert_eq!(addresses(&present), ["10.1.1.1", "10.2.0.7", "10.3.0.7", "fe80::a"]);
+        let sessions = bfd_sessions(&config, &present);
+        let of = |peer: &str| sessions.iter().find(|s| s.peer.to_string() == peer).unwrap();
+        assert_eq!(of("10.1.1.1").local, Some("10.1.1.2".parse().unwrap()));
+        let unnumbered = of("fe80::a");
+        assert_eq!((unnumbered.interface.as_deref(), unnumbered.multiplier), (Some("wan0"), 5));
+        assert_eq!(of("10.2.0.7").min_tx.as_millis(), 50);
+        assert!(of("10.3.0.7").multihop && !of("10.2.0.7").multihop);
+    }
 }

@@ -4,7 +4,7 @@
 use super::kernel::Interfaces;
 use super::outlets::Outlets;
 use super::pulse::Pulse;
-use super::speaking;
+use super::{apply, speaking};
 use crate::api::ApiError;
 use crate::api::model::ReloadResult;
 use crate::config::Config;
@@ -18,7 +18,7 @@ use kni::control::Configurator;
 use kni::mirror::{RouteSource, Snapshot};
 use routing::bfd::{BfdHandle, PeerEvent};
 use routing::bgp::import::ImportedRoutes;
-use routing::speaker::SpeakerHandle;
+use routing::speaker::{DynamicPeers, SpeakerHandle};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -45,6 +45,7 @@ pub struct Inputs {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub wanted_neighbours: mpsc::Receiver<Neighbour>,
     pub imported: watch::Receiver<Arc<ImportedRoutes>>,
+    pub dynamic_peers: watch::Receiver<DynamicPeers>,
     pub bfd: broadcast::Receiver<PeerEvent>,
 }
 
@@ -55,6 +56,10 @@ pub struct Task {
     pub pulse: Pulse,
     pub speaker: SpeakerHandle,
     pub bfd: BfdHandle,
+    /// Neighbours whose addresses are not configured, as they are followed by BFD.
+    pub dynamic_peers: DynamicPeers,
+    /// The speaker has been told that its announcements are complete.
+    pub settled: bool,
     pub configurator: Configurator,
     pub clock: Box<dyn Fn() -> u64 + Send>,
     pub links: Vec<LinkProbe>,
@@ -82,6 +87,10 @@ impl Task {
         let mut stopping = false;
         loop {
             self.owner.settle(&mut self.outlets);
+            if !self.settled && self.owner.state().is_settled() {
+                self.settled = true;
+                self.speaker.set_settled();
+            }
             if stopping && self.owner.is_drained() {
                 break;
             }
@@ -105,6 +114,10 @@ impl Task {
                     let imported = Arc::clone(&inputs.imported.borrow_and_update());
                     let routes = speaking::learned_routes(&imported);
                     self.outlets.mirror.install_routes(RouteSource::Learned, routes);
+                }
+                Ok(()) = inputs.dynamic_peers.changed() => {
+                    self.dynamic_peers = Arc::clone(&inputs.dynamic_peers.borrow_and_update());
+                    self.follow_peers().await;
                 }
                 event = inputs.bfd.recv() => self.bfd_changed(event),
                 _ = pulse.tick() => {
@@ -149,13 +162,22 @@ impl Task {
         match event {
             Ok(event) if event.is_failure() => {
                 let reason = format!("BFD: {}", event.diagnostic);
-                self.speaker.peer_down(event.key.peer, &reason);
+                let interface = event.key.interface.as_deref();
+                self.speaker.peer_down(event.key.peer, interface, &reason);
             }
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::error!(missed, "BFD events lost; hold timers remain");
             }
             Err(broadcast::error::RecvError::Closed) => {}
+        }
+    }
+
+    /// A neighbour has come, or gone, whose address is not configured.
+    async fn follow_peers(&self) {
+        let sessions = speaking::bfd_sessions(self.owner.state().config(), &self.dynamic_peers);
+        if let Err(error) = self.bfd.set_sessions(sessions).await {
+            tracing::error!(%error, "neighbours that were found are not followed by BFD");
         }
     }
 
@@ -236,17 +258,12 @@ impl Task {
                  flow rules, one worker to a local address (restart to have this chosen anew)"
             )));
         }
-        // The one step that can fail comes first: it needs sockets.
-        self.speaker
-            .reconfigure(speaking::speaker_config(&live))
-            .map_err(|error| refuse(error.to_string()))?;
-        self.bfd
-            .set_sessions(speaking::bfd_sessions(&live))
-            .await
-            .map_err(|error| refuse(error.to_string()))?;
-        for (ospf, (config, _)) in self.outlets.ospf.iter().zip(speaking::ospf_configs(&live)) {
-            ospf.set_config(config).await.map_err(|error| refuse(error.to_string()))?;
-        }
+        let plan = apply::Plan {
+            speaker: speaking::speaker_config(&live),
+            bfd: speaking::bfd_sessions(&live, &self.dynamic_peers),
+            ospf: speaking::ospf_configs(&live).into_iter().map(|(config, _)| config).collect(),
+        };
+        apply::apply(plan, &self.speaker, &self.bfd, &self.outlets.ospf).await.map_err(refuse)?;
         self.outlets.mirror.install_routes(RouteSource::Static, speaking::static_routes(&live));
         self.owner.handle(Event::Config(Arc::clone(&live)));
         self.set_addresses(&live).await;

@@ -94,6 +94,93 @@ pub enum Malformed {
     L4Checksum,
 }
 
+/// [`parse()`] for what nearly every frame is: TCP or UDP over an IP header of the usual length, at
+/// least [`COMMON`] bytes. `None`: anything else, malformed frames too; ask [`parse()`]. All bytes
+/// are behind one check of the length.
+#[inline(always)]
+pub fn common(data: &[u8], total_len: usize, verify_ipv4: bool) -> Option<Transport> {
+    let head = data.first_chunk::<COMMON>()?;
+    // EtherType, version and header length (RFC 791 §3.1) in one question. Numbers are compared as
+    // they lie in the packet: what is constant is swapped instead.
+    let [ipv4, ipv4_mask] = [[8, 0, 0x45, 0], [0xff, 0xff, 0xff, 0]].map(u32::from_ne_bytes);
+    if u32::from_ne_bytes(word(head, 12)) & ipv4_mask == ipv4 {
+        common_v4(head, total_len, verify_ipv4)
+    } else if u16::from_ne_bytes(word(head, 12)) == ETHERTYPE_IPV6.to_be() {
+        common_v6(data, total_len)
+    } else {
+        None
+    }
+}
+
+/// Ethernet, IPv4 and TCP headers; less than the shortest Ethernet frame.
+pub const COMMON: usize = 54;
+
+#[inline(always)]
+fn common_v4(head: &[u8; COMMON], total_len: usize, verify: bool) -> Option<Transport> {
+    let ip = head[offset::IP..].first_chunk::<20>()?;
+    let total = usize::from(be16(head, offset::V4_LENGTH));
+    // More fragments, or a fragment offset.
+    let fragment = u16::from_ne_bytes(word(head, offset::IP + 6)) & 0x3fff_u16.to_be() != 0;
+    if fragment || total + offset::IP > total_len {
+        return None;
+    }
+    if verify && !checksum::ipv4_header_good(ip) {
+        return None;
+    }
+    let (transport, l4_needs) = match ip[9] {
+        PROTOCOL_UDP => (Transport::Udp4, udp_needs(be16(head, offset::V4_L4 + 4))?),
+        PROTOCOL_TCP => (Transport::Tcp4, tcp_needs(head[offset::V4_L4 + 12])?),
+        _ => return None,
+    };
+    (20 + l4_needs <= total).then_some(transport)
+}
+
+#[inline(always)]
+fn common_v6(data: &[u8], total_len: usize) -> Option<Transport> {
+    let head = data.first_chunk::<62>()?;
+    let l4_len = usize::from(be16(head, offset::V6_LENGTH));
+    if head[offset::IP] >> 4 != 6 || l4_len + offset::V6_L4 > total_len {
+        return None;
+    }
+    let (transport, l4_needs) = match head[offset::V6_NEXT_HEADER] {
+        // RFC 8200 §8.1: never without a checksum.
+        PROTOCOL_UDP if be16(head, offset::V6_L4 + 6) != 0 => {
+            (Transport::Udp6, udp_needs(be16(head, offset::V6_L4 + 4))?)
+        }
+        PROTOCOL_TCP => {
+            let head = data.first_chunk::<74>()?;
+            (Transport::Tcp6, tcp_needs(head[offset::V6_L4 + 12])?)
+        }
+        _ => return None,
+    };
+    (l4_needs <= l4_len).then_some(transport)
+}
+
+/// Bytes that UDP's length field claims, if it is not too small.
+#[inline(always)]
+fn udp_needs(length: u16) -> Option<usize> {
+    (length >= 8).then_some(usize::from(length))
+}
+
+/// Bytes of the TCP header, by the byte that holds its data offset, if that is not too small.
+#[inline(always)]
+fn tcp_needs(data_offset: u8) -> Option<usize> {
+    (data_offset >= 0x50).then_some(usize::from(data_offset >> 4) * 4)
+}
+
+#[inline(always)]
+fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes(word(bytes, at))
+}
+
+/// `K` bytes at a constant offset, in one load.
+#[inline(always)]
+fn word<const K: usize, const N: usize>(bytes: &[u8; N], at: usize) -> [u8; K] {
+    let mut word = [0; K];
+    word.copy_from_slice(&bytes[at..at + K]);
+    word
+}
+
 /// Classify a frame. `data` is its first contiguous part, `total_len` its whole length without
 /// FCS. `verify_ipv4`: check the IPv4 header checksum, because the port did not.
 #[inline(always)]
@@ -222,8 +309,7 @@ fn udp(l4: &[u8], l4_len: usize) -> Result<u16, Malformed> {
     let Some(header) = l4.first_chunk::<8>() else {
         return Err(Malformed::Truncated);
     };
-    let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    if length < 8 || length > l4_len {
+    if udp_needs(be16(header, 4)).is_none_or(|needed| needed > l4_len) {
         return Err(Malformed::Header);
     }
     Ok(u16::from_ne_bytes([header[6], header[7]]))
@@ -235,8 +321,7 @@ fn tcp(l4: &[u8], l4_len: usize) -> Result<(), Malformed> {
     let Some(header) = l4.first_chunk::<20>() else {
         return Err(Malformed::Truncated);
     };
-    let header_len = usize::from(header[12] >> 4) * 4;
-    if header_len < 20 || header_len > l4_len {
+    if tcp_needs(header[12]).is_none_or(|needed| needed > l4_len) {
         return Err(Malformed::Header);
     }
     Ok(())
@@ -250,4 +335,52 @@ fn icmp(l4: &[u8], l4_len: usize, v6: bool) -> Result<Kind, Malformed> {
         return Err(Malformed::Truncated);
     }
     Ok(Kind::Icmp { v6 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::build;
+    use proptest::prelude::*;
+    use std::net::SocketAddr;
+
+    /// UDP or TCP (bit 0) over IPv4 or IPv6 (bit 1).
+    fn valid(kind: u8) -> Vec<u8> {
+        let net = if kind & 2 == 0 { "192.0.2." } else { "[2001:db8::" };
+        let end = |n| format!("{net}{n}{}:80", if kind & 2 == 0 { "" } else { "]" });
+        let [from, to]: [SocketAddr; 2] = [1, 2].map(|n| end(n).parse().unwrap());
+        let link = build::Link { source: [2; 6], destination: [4; 6] };
+        let mut frame = if kind & 1 == 0 {
+            build::udp(link, from, to, b"payload")
+        } else {
+            build::tcp(link, from, to, TCP_ACK, b"payload")
+        };
+        frame.resize(frame.len().max(60), 0);
+        frame
+    }
+
+    proptest! {
+        /// The short way and the long way agree about everything that is long enough for both.
+        #[test]
+        fn common_is_parse(
+            kind in 0u8..4,
+            changes in prop::collection::vec((0usize..80, any::<u8>()), 0..3),
+            cut in 0usize..30,
+            verify: bool,
+        ) {
+            let mut frame = valid(kind);
+            for (at, value) in changes {
+                if let Some(byte) = frame.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            frame.truncate(frame.len() - cut.saturating_sub(8));
+            let long = match parse(&frame, frame.len(), verify) {
+                Ok(Kind::Transport(transport)) => Some(transport),
+                _ => None,
+            };
+            let expected = long.filter(|_| frame.len() >= COMMON);
+            prop_assert_eq!(common(&frame, frame.len(), verify), expected);
+        }
+    }
 }

@@ -209,8 +209,9 @@ impl<Q: Queue> Worker<Q> {
         let Some(wire) = &mut self.ports[usize::from(port.0)].queues.wire else { return 0 };
         let received = wire.rx_burst(&mut self.rx);
         if received > 0 {
-            self.shared.stats.received.add(received as u64, bytes(&self.rx));
-            self.forward(port, Origin::Port, now);
+            let bytes = bytes(&self.rx);
+            self.shared.stats.received.add(received as u64, bytes);
+            self.forward(port, Origin::Port, now, bytes);
         }
         received
     }
@@ -243,14 +244,14 @@ impl<Q: Queue> Worker<Q> {
                     Errand::Kernel(port) => self.give_to_kernel(port, frame),
                     Errand::Forward(port) => {
                         if port != run {
-                            self.forward(run, Origin::Handover, now);
+                            self.forward_handed_over(run, now);
                             run = port;
                         }
                         self.rx.push(frame);
                     }
                 }
             }
-            self.forward(run, Origin::Handover, now);
+            self.forward_handed_over(run, now);
         }
         if received > 0 {
             self.shared.stats.received_by_handover.packets.add(received as u64);
@@ -258,13 +259,16 @@ impl<Q: Queue> Worker<Q> {
         received
     }
 
-    /// Forward what is in `rx` and carry out the verdicts.
-    fn forward(&mut self, port: PortId, origin: Origin, now: Now) {
-        if self.rx.is_empty() {
-            return;
+    fn forward_handed_over(&mut self, port: PortId, now: Now) {
+        if !self.rx.is_empty() {
+            let bytes = bytes(&self.rx);
+            self.forward(port, Origin::Handover, now, bytes);
         }
-        self.verdicts.clear();
-        self.engine.forward_burst(
+    }
+
+    /// Forward what is in `rx`, so many bytes, and carry out the verdicts.
+    fn forward(&mut self, port: PortId, origin: Origin, now: Now, bytes: u64) {
+        let egress = self.engine.forward_burst(
             &self.tables,
             now,
             port,
@@ -272,8 +276,8 @@ impl<Q: Queue> Worker<Q> {
             &mut self.rx,
             &mut self.verdicts,
         );
-        if let Some(egress) = only_egress(&self.verdicts)
-            && self.send_at_once(egress)
+        if let Some(egress) = egress
+            && self.send_at_once(egress, bytes)
         {
             return;
         }
@@ -284,9 +288,9 @@ impl<Q: Queue> Worker<Q> {
         }
     }
 
-    /// Send all of `rx`, after what waits for the same port. `false`: not done, it is not worth it
-    /// or the port is not ours.
-    fn send_at_once(&mut self, port: PortId) -> bool {
+    /// Send all of `rx`, so many bytes, after what waits for the same port. `false`: not done, it is
+    /// not worth it or the port is not ours.
+    fn send_at_once(&mut self, port: PortId, length: u64) -> bool {
         if self.rx.len() < SENT_AT_ONCE {
             return false;
         }
@@ -297,9 +301,10 @@ impl<Q: Queue> Worker<Q> {
         };
         let stats = &self.shared.stats;
         if !to_wire.is_empty() {
-            send_all(wire, to_wire, stats);
+            let waiting = bytes(to_wire);
+            send_all(wire, to_wire, waiting, stats);
         }
-        send_all(wire, &mut self.rx, stats);
+        send_all(wire, &mut self.rx, length, stats);
         true
     }
 
@@ -409,14 +414,16 @@ impl<Q: Queue> Worker<Q> {
     fn flush_wire(&mut self, port: PortId) {
         let end = &mut self.ports[usize::from(port.0)];
         if let (Some(wire), false) = (&mut end.queues.wire, end.to_wire.is_empty()) {
-            send_all(wire, &mut end.to_wire, &self.shared.stats);
+            let waiting = bytes(&end.to_wire);
+            send_all(wire, &mut end.to_wire, waiting, &self.shared.stats);
         }
     }
 
     fn flush_kernel(&mut self, port: PortId) {
         let end = &mut self.ports[usize::from(port.0)];
         if let (Some(control), false) = (&mut end.queues.control, end.to_kernel.is_empty()) {
-            let (frames, bytes) = send(control, &mut end.to_kernel);
+            let waiting = bytes(&end.to_kernel);
+            let (frames, bytes) = send(control, &mut end.to_kernel, waiting);
             self.shared.stats.to_kernel.add(frames, bytes);
             self.shared.stats.count_drops(DropReason::KernelFull, end.to_kernel.len() as u64);
             end.to_kernel.clear();
@@ -460,17 +467,9 @@ impl<Q: Queue> Worker<Q> {
     }
 }
 
-/// The port that all of these leave by, if there is one.
-#[inline]
-fn only_egress(verdicts: &[Verdict]) -> Option<PortId> {
-    let Some(&Verdict::Transmit { port: first }) = verdicts.first() else { return None };
-    let same = |verdict: &Verdict| matches!(verdict, Verdict::Transmit { port } if *port == first);
-    verdicts.iter().all(same).then_some(first)
-}
-
-/// Send to a wire; what it does not take is dropped and counted.
-fn send_all<Q: Queue>(wire: &mut Q, burst: &mut Burst<Q::Frame>, stats: &WorkerStats) {
-    let (frames, bytes) = send(wire, burst);
+/// Send so many bytes to a wire; what it does not take is dropped and counted.
+fn send_all<Q: Queue>(wire: &mut Q, burst: &mut Burst<Q::Frame>, length: u64, stats: &WorkerStats) {
+    let (frames, bytes) = send(wire, burst, length);
     stats.transmitted.add(frames, bytes);
     if !burst.is_empty() {
         stats.count_drops(DropReason::TxFull, burst.len() as u64);
@@ -478,9 +477,10 @@ fn send_all<Q: Queue>(wire: &mut Q, burst: &mut Burst<Q::Frame>, stats: &WorkerS
     }
 }
 
-/// Send until the port takes no more. Returns frames and bytes sent.
-fn send<Q: Queue>(queue: &mut Q, burst: &mut Burst<Q::Frame>) -> (u64, u64) {
-    let (frames, length) = (burst.len() as u64, bytes(burst));
+/// Send until the port takes no more. `length`: of all frames together, bytes. Returns frames and
+/// bytes sent.
+fn send<Q: Queue>(queue: &mut Q, burst: &mut Burst<Q::Frame>, length: u64) -> (u64, u64) {
+    let frames = burst.len() as u64;
     while !burst.is_empty() && queue.tx_burst(burst) > 0 {}
     (frames - burst.len() as u64, length - bytes(burst))
 }

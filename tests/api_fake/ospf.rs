@@ -40,6 +40,7 @@ pub fn ospf() -> Vec<OspfInfo> {
                 designated: Some(Ipv4Addr::new(10, 0, 1, 254)),
                 backup: None,
                 packets,
+                packets_sent: 18_911,
             }],
             neighbors: vec![
                 neighbor.clone(),
@@ -74,6 +75,7 @@ pub fn ospf() -> Vec<OspfInfo> {
                 designated: None,
                 backup: None,
                 packets: OspfPackets::default(),
+                packets_sent: 0,
             }],
             neighbors: Vec::new(),
             database: Vec::new(),

@@ -20,6 +20,7 @@ pub fn bgp() -> BgpInfo {
             md5_not_found: 14,
             md5_unexpected: 0,
             min_ttl_drop: 1,
+            ..KernelTcpDrops::default()
         },
         neighbors: vec![
             established.clone(),
@@ -130,6 +131,7 @@ fn established() -> BgpNeighborInfo {
             remote: socket("10.0.1.254:179"),
             passive: false,
         }),
+        graceful_restart_s: None,
         hold_time_configured_s: 90,
         hold_time_s: Some(9),
         keepalive_s: Some(3),
@@ -174,7 +176,7 @@ fn established() -> BgpNeighborInfo {
         last_down: None,
         established_count: 1,
         retry_in_ms: None,
-        security: BgpSecurity { md5: true, gtsm: true, multihop: None },
+        security: BgpSecurity { md5: true, ao: false, gtsm: true, multihop: None },
         bfd: Some(BfdState::Up),
     }
 }

@@ -42,6 +42,19 @@ pub fn status(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Run commands that must succeed, side by side. All are waited for.
+pub fn status_of_all(commands: Vec<Command>) -> Result<()> {
+    let running: Vec<_> = commands
+        .into_iter()
+        .map(|mut command| std::thread::spawn(move || status(&mut command)))
+        .collect();
+    let results: Vec<Result<()>> = running
+        .into_iter()
+        .map(|one| one.join().unwrap_or_else(|_| bail!("a thread that waits for cargo panicked")))
+        .collect();
+    results.into_iter().collect()
+}
+
 /// Make sure that `cargo SUBCOMMAND` is there: a minimal toolchain leaves some out.
 pub fn component(subcommand: &str, component: &str) -> Result<()> {
     let there = command()

@@ -233,13 +233,14 @@ fn lab(targets: &Targets) -> Result<()> {
 
 fn fuzz(targets: &Targets) -> Result<()> {
     let longer = std::env::var_os("CI").is_some() && std::env::var_os(FUZZ_SECONDS).is_none();
-    for mut command in targets.commands("fuzz", &[]) {
-        if longer {
+    let mut commands = targets.commands("fuzz", &[]);
+    if longer {
+        for command in &mut commands {
             command.env(FUZZ_SECONDS, "60");
         }
-        cargo::status(&mut command)?;
     }
-    Ok(())
+    // Each is one thread that runs for a given time: nothing is lost by running two at once.
+    cargo::status_of_all(commands)
 }
 
 /// The integration tests of the workspace: group → (package, test).

@@ -23,6 +23,9 @@ use tokio::sync::{broadcast, oneshot, watch};
 mod log;
 mod runner;
 
+/// The client that the configuration is.
+const CONFIGURATION: &str = "config";
+
 /// Events a slow subscriber may fall behind before it loses the oldest. One that lags reads
 /// [`BfdHandle::states`].
 const EVENT_BACKLOG: usize = 4096;
@@ -102,7 +105,7 @@ impl BfdHandle {
 
     /// Replaces the set of sessions wanted by the configuration. See [`Self::set_sessions_of`].
     pub async fn set_sessions(&self, wanted: Vec<SessionConfig>) -> Result<(), BfdError> {
-        self.set_sessions_of("config", wanted).await
+        self.set_sessions_of(CONFIGURATION, wanted).await
     }
 
     /// Replaces the set of sessions that `client` wants; other clients' wishes stand. Reconciled
@@ -116,6 +119,13 @@ impl BfdHandle {
     ) -> Result<(), BfdError> {
         let client = client.to_owned();
         self.ask(|reply| Command::SetSessions { client, wanted, reply }).await??;
+        Ok(())
+    }
+
+    /// Whether [`Self::set_sessions`] would take these. Changes nothing.
+    pub async fn check_sessions(&self, wanted: Vec<SessionConfig>) -> Result<(), BfdError> {
+        let client = CONFIGURATION.to_owned();
+        self.ask(|reply| Command::CheckSessions { client, wanted, reply }).await??;
         Ok(())
     }
 

@@ -140,20 +140,8 @@ impl Engine {
         wanted: Vec<SessionConfig>,
         now: Instant,
     ) -> Result<(), ConfigError> {
-        if wanted.len() > MAX_SESSIONS {
-            return Err(ConfigError::TooMany);
-        }
-        for config in &wanted {
-            config.check()?;
-        }
-        let previous = self.wishes.insert(client.to_owned(), wanted);
-        let merged = match self.merge() {
-            Ok(merged) => merged,
-            Err(error) => {
-                self.wishes.insert(client.to_owned(), previous.unwrap_or_default());
-                return Err(error);
-            }
-        };
+        let merged = self.plan(client, &wanted)?;
+        self.wishes.insert(client.to_owned(), wanted);
         let gone: Vec<u32> = self
             .by_key
             .iter()
@@ -177,6 +165,15 @@ impl Engine {
             self.settle(id);
         }
         Ok(())
+    }
+
+    /// Whether [`Self::set_sessions`] would take these. Changes nothing.
+    pub fn check_sessions(
+        &self,
+        client: &str,
+        wanted: &[SessionConfig],
+    ) -> Result<(), ConfigError> {
+        self.plan(client, wanted).map(drop)
     }
 
     /// Takes every session down for the operator, those to come too; or lets them come up again.
@@ -321,38 +318,21 @@ impl Engine {
         }
     }
 
-    /// What all clients together want. A wish that leaves the local address or the interface open is
-    /// met by another client's session with the same peer that names them: two sessions between one
-    /// pair of addresses would disturb each other.
-    fn merge(&self) -> Result<BTreeMap<Key, Merged>, ConfigError> {
-        let keys: BTreeSet<Key> = self.wishes.values().flatten().map(SessionConfig::key).collect();
-        let mut merged: BTreeMap<Key, Merged> = BTreeMap::new();
-        for (client, wanted) in &self.wishes {
-            for config in wanted {
-                let key = config.key();
-                let narrower = keys.iter().filter(|other| key.is_met_by(other));
-                let key = narrower.max_by_key(|key| key.specificity()).cloned().unwrap_or(key);
-                let timers = config.timers();
-                let entry = merged.entry(key).or_insert_with(|| Merged {
-                    timers,
-                    auth: config.auth.clone(),
-                    clients: Vec::new(),
-                });
-                if entry.auth != config.auth {
-                    return Err(ConfigError::Conflict { peer: config.peer });
-                }
-                entry.timers.min_tx_us = entry.timers.min_tx_us.min(timers.min_tx_us);
-                entry.timers.min_rx_us = entry.timers.min_rx_us.min(timers.min_rx_us);
-                entry.timers.multiplier = entry.timers.multiplier.min(timers.multiplier);
-                if !entry.clients.contains(client) {
-                    entry.clients.push(client.clone());
-                }
-            }
-        }
-        if merged.len() > MAX_SESSIONS {
+    /// What all clients together want, if `client` wanted these.
+    fn plan(
+        &self,
+        client: &str,
+        wanted: &[SessionConfig],
+    ) -> Result<BTreeMap<Key, Merged>, ConfigError> {
+        if wanted.len() > MAX_SESSIONS {
             return Err(ConfigError::TooMany);
         }
-        Ok(merged)
+        for config in wanted {
+            config.check()?;
+        }
+        let others = self.wishes.iter().filter(|(name, _)| *name != client);
+        let others = others.map(|(name, wanted)| (name.as_str(), wanted.as_slice()));
+        merge(&others.chain([(client, wanted)]).collect())
     }
 
     fn insert(&mut self, key: Key, wish: &Merged, now: Instant) -> u32 {
@@ -438,4 +418,39 @@ impl Engine {
             }
         }
     }
+}
+
+/// What all clients together want. A wish that leaves the local address or the interface open is
+/// met by another client's session with the same peer that names them: two sessions between one
+/// pair of addresses would disturb each other.
+fn merge(wishes: &BTreeMap<&str, &[SessionConfig]>) -> Result<BTreeMap<Key, Merged>, ConfigError> {
+    let all = wishes.values().flat_map(|wanted| wanted.iter());
+    let keys: BTreeSet<Key> = all.map(SessionConfig::key).collect();
+    let mut merged: BTreeMap<Key, Merged> = BTreeMap::new();
+    for (&client, wanted) in wishes {
+        for config in *wanted {
+            let key = config.key();
+            let narrower = keys.iter().filter(|other| key.is_met_by(other));
+            let key = narrower.max_by_key(|key| key.specificity()).cloned().unwrap_or(key);
+            let timers = config.timers();
+            let entry = merged.entry(key).or_insert_with(|| Merged {
+                timers,
+                auth: config.auth.clone(),
+                clients: Vec::new(),
+            });
+            if entry.auth != config.auth {
+                return Err(ConfigError::Conflict { peer: config.peer });
+            }
+            entry.timers.min_tx_us = entry.timers.min_tx_us.min(timers.min_tx_us);
+            entry.timers.min_rx_us = entry.timers.min_rx_us.min(timers.min_rx_us);
+            entry.timers.multiplier = entry.timers.multiplier.min(timers.multiplier);
+            if !entry.clients.iter().any(|known| known == client) {
+                entry.clients.push(client.to_owned());
+            }
+        }
+    }
+    if merged.len() > MAX_SESSIONS {
+        return Err(ConfigError::TooMany);
+    }
+    Ok(merged)
 }

@@ -77,7 +77,7 @@ impl Import {
     }
 }
 
-/// A TCP-MD5 key (RFC 2385). Never printed.
+/// A TCP-MD5 or TCP-AO key (RFC 2385, RFC 5925). Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Vec<u8>);
 
@@ -99,6 +99,24 @@ impl fmt::Debug for Password {
     }
 }
 
+/// How TCP-AO signs (RFC 5926), with 96 bits of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AoAlgorithm {
+    HmacSha1,
+    Aes128Cmac,
+}
+
+/// A TCP-AO master key (RFC 5925 §3.1). Both sides hold it with their IDs the other way round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AoKey {
+    /// KeyID of the segments we send.
+    pub send_id: u8,
+    /// KeyID of the segments we receive.
+    pub receive_id: u8,
+    pub algorithm: AoAlgorithm,
+    pub secret: Password,
+}
+
 /// One neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeighborConfig {
@@ -117,6 +135,9 @@ pub struct NeighborConfig {
     pub source: Option<IpAddr>,
     /// TCP-MD5 (RFC 2385).
     pub password: Option<Password>,
+    /// TCP-AO (RFC 5925), not together with TCP-MD5; empty: none. The first signs the connections
+    /// we open, each is accepted.
+    pub ao: Vec<AoKey>,
     /// Offered; the lower of both sides' counts. Zero (no keepalives) or at least 3 s; anything
     /// else is raised to 3 s.
     pub hold_time: Duration,
@@ -142,6 +163,9 @@ pub struct NeighborConfig {
     pub role: Option<Role>,
     /// Refuse a neighbour that does not state its role (RFC 9234 §4.2, strict mode).
     pub role_strict: bool,
+    /// Seconds for which the neighbour is to keep our routes when the session breaks (RFC 4724),
+    /// 1 to 4095. `None`: our routes go with the session.
+    pub graceful_restart: Option<u16>,
 }
 
 impl NeighborConfig {
@@ -166,6 +190,7 @@ impl NeighborConfig {
             passive: false,
             source: None,
             password: None,
+            ao: Vec::new(),
             hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(30),
             ttl_security: false,
@@ -179,6 +204,7 @@ impl NeighborConfig {
             next_hop_v6: None,
             role: None,
             role_strict: false,
+            graceful_restart: None,
         }
     }
 

@@ -54,6 +54,8 @@ pub struct AdjRibOut {
     withdraw: BTreeSet<IpNet>,
     announce: BTreeMap<Arc<AnnounceTemplate>, BTreeSet<IpNet>>,
     markers: BTreeMap<Family, Marker>,
+    /// End-of-RIB has to wait.
+    held: bool,
     /// Refresh beginnings to send before any announcement.
     begin: Vec<Family>,
     unannounceable: BTreeMap<IpNet, &'static str>,
@@ -70,11 +72,21 @@ impl AdjRibOut {
             withdraw: BTreeSet::new(),
             announce: BTreeMap::new(),
             markers: ctx.families.iter().map(|f| (f, Marker::EndOfRib)).collect(),
+            held: false,
             begin: Vec::new(),
             unannounceable: BTreeMap::new(),
         };
         rib.handle_wanted(wanted);
         rib
+    }
+
+    /// No End-of-RIB until [`Self::release_end_of_rib`]: what is wanted is not complete yet.
+    pub fn hold_end_of_rib(&mut self) {
+        self.held = true;
+    }
+
+    pub fn release_end_of_rib(&mut self) {
+        self.held = false;
     }
 
     /// Takes the latest wanted state; what it replaces is forgotten.
@@ -196,12 +208,16 @@ impl AdjRibOut {
             }
             return true;
         }
-        match self.markers.pop_first() {
-            Some((family, Marker::EndOfRib)) => encode_end_of_rib(family, out),
-            Some((family, Marker::EndOfRefresh)) => {
-                RouteRefresh::encode(family, RouteRefresh::END, out);
-            }
-            None => return false,
+        let due = |marker: &Marker| !(self.held && *marker == Marker::EndOfRib);
+        let Some((family, marker)) =
+            self.markers.iter().find(|(_, marker)| due(marker)).map(|(f, m)| (*f, *m))
+        else {
+            return false;
+        };
+        self.markers.remove(&family);
+        match marker {
+            Marker::EndOfRib => encode_end_of_rib(family, out),
+            Marker::EndOfRefresh => RouteRefresh::encode(family, RouteRefresh::END, out),
         }
         true
     }

@@ -29,7 +29,7 @@ use actions::{due, notification, reason};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Errors in a row after which a neighbour that dials us is refused until our back-off ends.
 const PATIENCE: u32 = 3;
@@ -94,6 +94,9 @@ pub struct Session {
     import: AdjRibIn,
     /// When routes of a session that broke are dropped at the latest.
     stale_until: Option<Instant>,
+    /// We may have been here before, and do not know yet what of it still holds: End-of-RIB, which
+    /// ends the neighbour's patience (RFC 4724 §4.1), waits for that, at the longest until then.
+    restarting_until: Option<Instant>,
     /// To be told once, however many UPDATEs an input held.
     routes_changed: bool,
     outputs: VecDeque<Output>,
@@ -125,6 +128,9 @@ impl Session {
     ) -> Self {
         let mut session = Self {
             admin_down: config.shutdown.is_some(),
+            restarting_until: config
+                .graceful_restart
+                .map(|seconds| now + Duration::from_secs(u64::from(seconds))),
             config,
             local,
             primary: Connection::new(ConnId(0)),
@@ -225,6 +231,16 @@ impl Session {
         self.settle(now);
     }
 
+    /// The wanted state is complete: all that is known of before a restart has been decided anew.
+    /// Does nothing unless graceful restart is configured.
+    pub fn handle_settled(&mut self, now: Instant) {
+        self.restarting_until = None;
+        if let Some(rib) = &mut self.rib {
+            rib.release_end_of_rib();
+        }
+        self.settle(now);
+    }
+
     /// BFD went from Up to Down: the session falls at once (RFC 5882 §4.3, RFC 9384).
     pub fn handle_bfd_down(&mut self, now: Instant) {
         self.apply(self.primary.id, Event::BfdDown, Cause::Plain, now);
@@ -264,6 +280,9 @@ impl Session {
     /// Fires the timers that are due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire_stale(now);
+        if self.restarting_until.is_some_and(|t| t <= now) {
+            self.handle_settled(now);
+        }
         for id in self.ids() {
             while let Some(event) = self.conn_mut(id).and_then(|c| due(c, now)) {
                 if event == Event::Start {
@@ -278,7 +297,8 @@ impl Session {
 
     /// When [`Self::handle_timeout`] is due at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.conns().filter_map(|c| c.timers.next()).chain(self.stale_until).min()
+        let timers = self.conns().filter_map(|c| c.timers.next());
+        timers.chain(self.stale_until).chain(self.restarting_until).min()
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

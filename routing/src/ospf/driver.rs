@@ -73,6 +73,12 @@ impl OspfHandle {
         self.ask(|reply| Command::SetConfig { config, reply }).await?
     }
 
+    /// Whether [`Self::set_config`] would take this. Changes nothing.
+    pub async fn check_config(&self, config: Config) -> Result<(), OspfError> {
+        config.check()?;
+        self.ask(|reply| Command::CheckConfig { config, reply }).await?
+    }
+
     /// Looks at the links now rather than within half a second: for whoever hears of a change first.
     pub fn look_at_links(&self) {
         // A full queue looks at them anyway.

@@ -293,7 +293,11 @@ impl Instance {
 
     /// The next packet to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.core.out.pop_front()
+        let transmit = self.core.out.pop_front()?;
+        if let Some(interface) = self.interfaces.get_mut(&transmit.interface) {
+            interface.counters.sent += 1;
+        }
+        Some(transmit)
     }
 
     /// The next change.

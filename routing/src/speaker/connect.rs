@@ -1,8 +1,9 @@
 //! TCP for BGP: sockets opened, accepted and given their options.
 
+use super::keys::Keys;
 use crate::bgp::config::NeighborConfig;
 use crate::bgp::session::Endpoints;
-use crate::sockopt::{set_min_ttl, set_tcp_md5};
+use crate::sockopt::set_min_ttl;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -43,8 +44,8 @@ pub async fn dial(config: NeighborConfig, local_asn: u32) -> io::Result<TcpStrea
         Some(Protocol::TCP),
     )?;
     apply(SockRef::from(&socket), &config, local_asn)?;
-    if let Some(key) = &config.password {
-        set_tcp_md5(&socket, config.address.into(), key.as_bytes())?;
+    if let Some(keys) = Keys::of(&config) {
+        keys.set(&socket, config.address.into(), true)?;
     }
     if let Some(source) = config.source {
         let source = match source {

@@ -5,6 +5,7 @@
 
 use super::connect;
 use super::lock;
+use super::presence::{DynamicPeer, Presence, Present};
 use super::registry::PeerKey;
 use super::routes::Imports;
 use super::status::{self, AnnouncedRoute, Snapshot};
@@ -13,6 +14,7 @@ use crate::bgp::config::{LocalConfig, NeighborConfig};
 use crate::bgp::fsm::State;
 use crate::bgp::session::{ConnId, Output, Session};
 use crate::bgp::wire::{Notification, cease, code};
+use ipnet::IpNet;
 use std::future::Future;
 use std::io;
 use std::net::Ipv6Addr;
@@ -58,8 +60,12 @@ pub(super) struct Setup {
     pub previous: Option<JoinHandle<()>>,
     /// The address of an unnumbered neighbour, once it is heard of.
     pub discovered: Option<watch::Receiver<Option<Ipv6Addr>>>,
-    /// Not configured itself: ends when nothing is heard of it any more.
-    pub dynamic: bool,
+    /// Where it dialled in from, if it is not configured itself: then the task ends when nothing is
+    /// heard of it any more.
+    pub range: Option<IpNet>,
+    pub presence: Arc<Presence>,
+    /// What is wanted is complete: see [`Session::handle_settled`].
+    pub settled: watch::Receiver<bool>,
 }
 
 type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
@@ -76,8 +82,10 @@ struct Peer {
     snapshot: Arc<Mutex<Snapshot>>,
     buffer: Vec<u8>,
     discovered: Option<watch::Receiver<Option<Ipv6Addr>>>,
+    range: Option<IpNet>,
+    present: Present,
     /// When the neighbour last had a connection.
-    present: Instant,
+    seen: Instant,
 }
 
 /// Runs a neighbour until it is told to quit or the speaker is gone.
@@ -86,7 +94,7 @@ pub(super) async fn run(setup: Setup) {
         // Bounded by its own linger.
         let _ = previous.await;
     }
-    let (mut wanted, mut commands) = (setup.wanted, setup.commands);
+    let (mut wanted, mut commands, mut settled) = (setup.wanted, setup.commands, setup.settled);
     let latest = Arc::clone(&wanted.borrow_and_update());
     let mut peer = Peer {
         name: setup.key.to_string(),
@@ -100,12 +108,18 @@ pub(super) async fn run(setup: Setup) {
         snapshot: setup.snapshot,
         buffer: vec![0; READ_BUFFER],
         discovered: setup.discovered,
-        present: Instant::now(),
+        range: setup.range,
+        present: Present::new(setup.presence),
+        seen: Instant::now(),
     };
+    if *settled.borrow_and_update() {
+        peer.session.handle_settled(Instant::now());
+    }
+    peer.enter();
     let mut wanted_open = true;
     loop {
         peer.flush();
-        let forget = peer.forget_at().filter(|_| setup.dynamic);
+        let forget = peer.forget_at().filter(|_| setup.range.is_some());
         if forget.is_some_and(|t| t <= Instant::now()) {
             return peer.quit(Notification::new(code::CEASE, cease::DECONFIGURED)).await;
         }
@@ -114,12 +128,21 @@ pub(super) async fn run(setup: Setup) {
             () = ready(&peer.connections, &peer.session) => {}
             result = dialled(&mut peer.dial) => peer.on_dialled(result),
             () = sleep_until(deadline.map(tokio::time::Instant::from_std)) => {}
-            () = heard_of(&mut peer.discovered) => peer.session.handle_reachable(Instant::now()),
+            () = heard_of(&mut peer.discovered) => {
+                peer.enter();
+                peer.session.handle_reachable(Instant::now());
+            }
             Some(_) = peer.closing.join_next() => {}
             changed = wanted.changed(), if wanted_open => {
                 wanted_open = changed.is_ok();
                 let latest = Arc::clone(&wanted.borrow_and_update());
                 peer.session.handle_wanted(latest, Instant::now());
+            }
+            Ok(()) = settled.changed() => {
+                // It speaks of all that was wanted before it.
+                let latest = Arc::clone(&wanted.borrow_and_update());
+                peer.session.handle_wanted(latest, Instant::now());
+                peer.session.handle_settled(Instant::now());
             }
             command = commands.recv() => match command {
                 Some(Command::Quit(reason)) => return peer.quit(reason).await,
@@ -138,6 +161,17 @@ pub(super) async fn run(setup: Setup) {
 }
 
 impl Peer {
+    /// Makes known who this is, where the configuration does not say.
+    fn enter(&mut self) {
+        let discovered = self.discovered.as_ref().and_then(|address| *address.borrow());
+        let address = match self.range {
+            Some(_) => Some(self.key.address),
+            None => discovered.map(Into::into),
+        };
+        let (interface, range) = (self.key.interface.clone(), self.range);
+        self.present.set(address.map(|address| DynamicPeer { address, interface, range }));
+    }
+
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Accepted(stream) => self.on_accepted(stream),
@@ -185,10 +219,10 @@ impl Peer {
     /// When a neighbour that dialled in and is gone may be forgotten.
     fn forget_at(&mut self) -> Option<Instant> {
         if !self.connections.is_empty() {
-            self.present = Instant::now();
+            self.seen = Instant::now();
             return None;
         }
-        Some(self.present + DYNAMIC_LINGER)
+        Some(self.seen + DYNAMIC_LINGER)
     }
 
     /// One read per connection.

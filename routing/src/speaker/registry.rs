@@ -2,7 +2,9 @@
 //! where an accepted connection belongs.
 
 use super::discovery::Discovery;
+use super::keys;
 use super::peer::{self, Command};
+use super::presence::{DynamicPeers, Presence};
 use super::routes::Imports;
 use super::status::{KernelCounters, NeighborStatus, Snapshot, SpeakerStatus};
 use super::{Error, RangeConfig, SpeakerConfig, connect, listener, lock};
@@ -10,7 +12,6 @@ use crate::Wanted;
 use crate::bgp::config::{LocalConfig, NeighborConfig};
 use crate::bgp::import::ImportedRoutes;
 use crate::bgp::wire::{Notification, cease, code};
-use crate::sockopt::set_tcp_md5;
 use ipnet::IpNet;
 use nix::net::if_::if_indextoname;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,8 +32,8 @@ const COMMANDS: usize = 16;
 /// neighbour (RFC 8950) is known by its interface alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PeerKey {
-    address: IpAddr,
-    interface: Option<String>,
+    pub address: IpAddr,
+    pub interface: Option<String>,
 }
 
 impl PeerKey {
@@ -75,7 +76,7 @@ impl fmt::Display for PeerKey {
     }
 }
 
-fn is_unnumbered(config: &NeighborConfig) -> bool {
+pub(super) fn is_unnumbered(config: &NeighborConfig) -> bool {
     config.address == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 }
 
@@ -85,6 +86,8 @@ pub(super) struct Inner {
     runtime: Handle,
     wanted: watch::Receiver<Arc<Wanted>>,
     imports: Arc<Imports>,
+    presence: Arc<Presence>,
+    settled: watch::Sender<bool>,
     strangers: AtomicU64,
     running: Mutex<Running>,
 }
@@ -140,6 +143,8 @@ impl Inner {
             runtime,
             wanted,
             imports: Arc::default(),
+            presence: Arc::default(),
+            settled: watch::Sender::new(false),
             strangers: AtomicU64::new(0),
             running: Mutex::new(Running {
                 local,
@@ -162,10 +167,12 @@ impl Inner {
                 return Err(Error::Duplicate(name));
             }
         }
+        keys::check(wanted.values(), &config.ranges)?;
         let mut guard = lock(&self.running);
         let running = &mut *guard;
         let sockets = sockets(&running.listeners, &config.listen)?;
-        set_keys(&sockets, &running.keys(), &keys(wanted.values(), &config.ranges))?;
+        let new = keys::holders(wanted.values(), &config.ranges);
+        keys::exchange(&sockets, &running.keys(), &new)?;
 
         running.listeners.retain(|address, _| config.listen.contains(address));
         for (address, socket) in sockets {
@@ -219,7 +226,7 @@ impl Inner {
             key = unnumbered;
         }
         if !running.peers.contains_key(&key)
-            && let Some((range, config)) = running.invitation(remote.ip())
+            && let Some((range, config)) = running.invitation(&key)
         {
             info!(peer = %key, %range, "BGP neighbour dials in");
             self.start(running, key.clone(), config, Some(range), None);
@@ -251,12 +258,29 @@ impl Inner {
         self.imports.subscribe()
     }
 
-    /// The neighbour configured at, or connected from, an address.
-    pub fn find(&self, address: IpAddr) -> Option<(mpsc::Sender<Command>, PeerKey)> {
+    pub fn dynamic_peers(&self) -> watch::Receiver<DynamicPeers> {
+        self.presence.subscribe()
+    }
+
+    pub fn set_settled(&self) {
+        self.settled.send_replace(true);
+    }
+
+    /// The neighbour configured at, or connected from, an address. The same link-local address may
+    /// be on several interfaces: where one is named, it counts.
+    pub fn find(
+        &self,
+        address: IpAddr,
+        interface: Option<&str>,
+    ) -> Option<(mpsc::Sender<Command>, PeerKey)> {
         let running = lock(&self.running);
+        let on_link = |key: &PeerKey| {
+            key.interface.is_none() || interface.is_none() || key.interface.as_deref() == interface
+        };
         let connected = |peer: &PeerEntry| lock(&peer.snapshot).remote() == Some(address);
-        let mut peers = running.peers.iter();
-        let (key, peer) = peers.find(|(key, p)| key.address == address || connected(p))?;
+        let mut there = running.peers.iter().filter(|(key, _)| on_link(key));
+        let named = there.clone().find(|(key, _)| key.address == address);
+        let (key, peer) = named.or_else(|| there.find(|(_, peer)| connected(peer)))?;
         Some((peer.commands.clone(), key.clone()))
     }
 
@@ -290,7 +314,9 @@ impl Inner {
             snapshot: Arc::clone(&snapshot),
             previous,
             discovered: discovery.filter(|_| is_unnumbered(&config)).map(Discovery::subscribe),
-            dynamic: range.is_some(),
+            range,
+            presence: Arc::clone(&self.presence),
+            settled: self.settled.subscribe(),
         }));
         running.peers.insert(key, PeerEntry { config, range, commands, snapshot, task });
     }
@@ -298,17 +324,17 @@ impl Inner {
 
 impl Running {
     /// What an uninvited address may be, by the most specific range that has room.
-    fn invitation(&self, address: IpAddr) -> Option<(IpNet, NeighborConfig)> {
-        let matching = self.ranges.iter().filter(|r| r.prefix.contains(&address));
+    fn invitation(&self, key: &PeerKey) -> Option<(IpNet, NeighborConfig)> {
+        let matching = self.ranges.iter().filter(|r| r.prefix.contains(&key.address));
         let range = matching.max_by_key(|r| r.prefix.prefix_len())?;
         let present = self.peers.values().filter(|p| p.range == Some(range.prefix)).count();
-        (present < range.max_peers as usize).then(|| (range.prefix, range.neighbor(address)))
+        (present < range.max_peers as usize).then(|| (range.prefix, range.neighbor(key)))
     }
 
     /// Whether a neighbour that dialled in would be treated just so today.
     fn still_invited(&self, key: &PeerKey, peer: &PeerEntry) -> bool {
         let range = self.ranges.iter().find(|r| Some(r.prefix) == peer.range);
-        range.is_some_and(|r| r.neighbor(key.address) == peer.config)
+        range.is_some_and(|r| r.neighbor(key) == peer.config)
     }
 
     /// Discovers neighbours on the interfaces of exactly the unnumbered ones.
@@ -322,16 +348,17 @@ impl Running {
         }
     }
 
-    fn keys(&self) -> BTreeMap<IpNet, Vec<u8>> {
+    fn keys(&self) -> keys::Holders {
         let configured = self.peers.values().filter(|p| p.range.is_none()).map(|p| &p.config);
-        keys(configured, &self.ranges)
+        keys::holders(configured, &self.ranges)
     }
 }
 
 impl RangeConfig {
     /// The template with an address.
-    fn neighbor(&self, address: IpAddr) -> NeighborConfig {
-        NeighborConfig { address, interface: None, passive: true, ..self.template.clone() }
+    fn neighbor(&self, key: &PeerKey) -> NeighborConfig {
+        let PeerKey { address, interface } = key.clone();
+        NeighborConfig { address, interface, passive: true, ..self.template.clone() }
     }
 }
 
@@ -353,39 +380,36 @@ fn sockets(
     Ok(sockets)
 }
 
-/// TCP-MD5 keys by whom they are for. An unnumbered neighbour's address is not known yet: it can
-/// be dialled with a key, but not dial in.
-fn keys<'a>(
-    neighbors: impl Iterator<Item = &'a NeighborConfig>,
-    ranges: &[RangeConfig],
-) -> BTreeMap<IpNet, Vec<u8>> {
-    let neighbors = neighbors
-        .filter(|n| !is_unnumbered(n))
-        .map(|n| (IpNet::from(n.address), n.password.as_ref()));
-    let ranges = ranges.iter().map(|r| (r.prefix, r.template.password.as_ref()));
-    let keyed = ranges.chain(neighbors);
-    keyed.filter_map(|(who, key)| Some((who, key?.as_bytes().to_vec()))).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bgp::config::RemoteAs;
+    use std::net::Ipv4Addr;
 
-/// Brings the listeners' TCP-MD5 keys to what is wanted.
-fn set_keys(
-    sockets: &BTreeMap<SocketAddr, Arc<TcpListener>>,
-    old: &BTreeMap<IpNet, Vec<u8>>,
-    new: &BTreeMap<IpNet, Vec<u8>>,
-) -> Result<(), Error> {
-    for (&address, socket) in sockets {
-        let fits = |who: &IpNet| who.addr().is_ipv4() == address.is_ipv4();
-        for who in old.keys().filter(|who| fits(who) && !new.contains_key(who)) {
-            // A new listener never had it.
-            let _ = set_tcp_md5(socket, *who, &[]);
+    #[tokio::test]
+    async fn one_link_local_address_on_two_links_is_two_neighbours() {
+        let (_wanted, receiver) = watch::channel(Arc::default());
+        let local = LocalConfig { asn: 65001, router_id: Ipv4Addr::new(10, 0, 0, 1) };
+        let inner = Arc::new(Inner::new(Handle::current(), receiver, local));
+        let address: IpAddr = "fe80::1".parse().unwrap();
+        let neighbors = ["nowhere0", "nowhere1"].map(|interface| NeighborConfig {
+            interface: Some(interface.to_owned()),
+            passive: true,
+            ..NeighborConfig::new(address, RemoteAs::External)
+        });
+        let config = SpeakerConfig {
+            router_id: local.router_id,
+            asn: local.asn,
+            listen: Vec::new(),
+            neighbors: neighbors.into(),
+            ranges: Vec::new(),
+        };
+        inner.reconfigure(config).unwrap();
+        let found = |interface| inner.find(address, interface).and_then(|(_, key)| key.interface);
+        for interface in ["nowhere0", "nowhere1"] {
+            assert_eq!(found(Some(interface)).as_deref(), Some(interface));
         }
-        for (who, key) in new.iter().filter(|(who, _)| fits(who)) {
-            set_tcp_md5(socket, *who, key).map_err(|source| Error::Password {
-                neighbor: *who,
-                address,
-                source,
-            })?;
-        }
+        assert_eq!(found(Some("nowhere2")), None);
+        assert!(found(None).is_some(), "any of them will do");
     }
-    Ok(())
 }

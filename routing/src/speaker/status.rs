@@ -36,6 +36,12 @@ pub struct KernelCounters {
     pub tcp_md5_unexpected: u64,
     /// TTL below what GTSM demands.
     pub tcp_min_ttl_drop: u64,
+    /// A segment that TCP-AO finds wrong.
+    pub tcp_ao_bad: u64,
+    /// A segment signed with a TCP-AO key that is not known.
+    pub tcp_ao_key_not_found: u64,
+    /// A segment without TCP-AO where a key is set.
+    pub tcp_ao_required: u64,
 }
 
 /// One neighbour.
@@ -70,6 +76,7 @@ pub struct NeighborStatus {
     /// All that is wanted has been handed to the kernel for this peer.
     pub in_sync: bool,
     pub md5: bool,
+    pub ao: bool,
     pub ttl_security: bool,
     /// Why it is not up, or was not.
     pub last_error: Option<LastError>,
@@ -133,6 +140,7 @@ impl Snapshot {
                 prefixes_accepted: 0,
                 in_sync: false,
                 md5: config.password.is_some(),
+                ao: !config.ao.is_empty(),
                 ttl_security: config.ttl_security,
                 last_error: None,
                 last_down: None,
@@ -272,6 +280,9 @@ impl KernelCounters {
             tcp_md5_not_found: value("TCPMD5NotFound").unwrap_or(0),
             tcp_md5_unexpected: value("TCPMD5Unexpected").unwrap_or(0),
             tcp_min_ttl_drop: value("TCPMinTTLDrop").unwrap_or(0),
+            tcp_ao_bad: value("TCPAOBad").unwrap_or(0),
+            tcp_ao_key_not_found: value("TCPAOKeyNotFound").unwrap_or(0),
+            tcp_ao_required: value("TCPAORequired").unwrap_or(0),
         }
     }
 }
@@ -287,12 +298,16 @@ mod tests {
     #[test]
     fn kernel_counters_are_found_by_name() {
         let text = "TcpExt: SyncookiesSent TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure \
-                    TCPMinTTLDrop\nTcpExt: 9 1 2 3 4\nIpExt: InNoRoutes\nIpExt: 0\n";
+                    TCPMinTTLDrop TCPAORequired TCPAOBad TCPAOKeyNotFound TCPAOGood\n\
+                    TcpExt: 9 1 2 3 4 5 6 7 8\nIpExt: InNoRoutes\nIpExt: 0\n";
         let counters = KernelCounters::parse(text);
         assert_eq!(counters.tcp_md5_not_found, 1);
         assert_eq!(counters.tcp_md5_unexpected, 2);
         assert_eq!(counters.tcp_md5_failure, 3);
         assert_eq!(counters.tcp_min_ttl_drop, 4);
+        assert_eq!(counters.tcp_ao_required, 5);
+        assert_eq!(counters.tcp_ao_bad, 6);
+        assert_eq!(counters.tcp_ao_key_not_found, 7);
         assert_eq!(KernelCounters::parse("garbage"), KernelCounters::default());
     }
 }

@@ -9,7 +9,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Namespaces `us` and `peer`, with `eth0` in each: 10.9.0.1/24 and fd09::1/64 at our end,
@@ -99,7 +101,7 @@ impl Net {
     }
 
     fn example(ns: &str, name: &str, args: &[&str]) -> Ours {
-        run(&[env!("CARGO"), "build", "--quiet", "-p", "routing", "--example", name]);
+        build(name);
         let test = std::env::current_exe().unwrap();
         let target = test.parent().and_then(Path::parent).unwrap();
         let mut child = Command::new("ip")
@@ -121,6 +123,31 @@ impl Net {
         });
         Ours { child, lines: inbox }
     }
+}
+
+/// Builds an example, once per test binary.
+fn build(name: &str) {
+    static BUILT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !built.iter().any(|other| other == name) {
+        run(&[env!("CARGO"), "build", "--quiet", "-p", "routing", "--example", name]);
+        built.push(name.to_owned());
+    }
+}
+
+/// Runs cases that wait for protocols more than for the CPU, `count` at a time. Each needs a [`Net`]
+/// of its own.
+pub fn at_once<T: Sync>(count: usize, cases: &[T], case: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| {
+                while let Some(one) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    case(one);
+                }
+            });
+        }
+    });
 }
 
 impl Drop for Net {
@@ -165,6 +192,10 @@ impl Frr {
     /// Ends a daemon in good order.
     pub fn stop(&self, daemon: &str) {
         signal_file(&format!("{}/{daemon}.pid", self.dir.display()), Signal::SIGTERM);
+    }
+
+    pub fn signal(&self, daemon: &str, signal: Signal) {
+        signal_file(&format!("{}/{daemon}.pid", self.dir.display()), signal);
     }
 
     /// Starts a daemon that was stopped, with the configuration it had.

@@ -86,13 +86,16 @@ pub(super) fn sessions(out: &mut Exposition, bgp: &BgpInfo) {
     out.family(
         "dunlin_tcp_security_drops_total",
         Kind::Counter,
-        "Segments that the kernel dropped for their MD5 signature or TTL, all TCP of the host.",
+        "Segments that the kernel dropped for their MD5 or AO signature or TTL, all TCP of the host.",
     );
     let kernel = bgp.kernel;
     out.sample(&[("reason", "md5-failure")], kernel.md5_failure);
     out.sample(&[("reason", "md5-not-found")], kernel.md5_not_found);
     out.sample(&[("reason", "md5-unexpected")], kernel.md5_unexpected);
     out.sample(&[("reason", "min-ttl")], kernel.min_ttl_drop);
+    out.sample(&[("reason", "ao-bad")], kernel.ao_bad);
+    out.sample(&[("reason", "ao-key-not-found")], kernel.ao_key_not_found);
+    out.sample(&[("reason", "ao-required")], kernel.ao_required);
 }
 
 pub(super) fn bfd(out: &mut Exposition, bfd: &BfdInfo) {

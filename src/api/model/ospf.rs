@@ -62,6 +62,8 @@ pub struct OspfInterfaceInfo {
     pub designated: Option<Ipv4Addr>,
     pub backup: Option<Ipv4Addr>,
     pub packets: OspfPackets,
+    #[serde(default)]
+    pub packets_sent: u64,
 }
 
 /// One neighbour on one interface. `GET /v1/ospf/{neighbor}` lists those with that router id or

@@ -51,6 +51,15 @@ pub struct KernelTcpDrops {
     pub md5_unexpected: u64,
     /// `TCPMinTTLDrop`: GTSM (RFC 5082) refused the TTL.
     pub min_ttl_drop: u64,
+    /// `TCPAOBad`: the TCP-AO signature is wrong.
+    #[serde(default)]
+    pub ao_bad: u64,
+    /// `TCPAOKeyNotFound`: signed with a TCP-AO key ID that is not known.
+    #[serde(default)]
+    pub ao_key_not_found: u64,
+    /// `TCPAORequired`: a TCP-AO signature was expected, none came.
+    #[serde(default)]
+    pub ao_required: u64,
 }
 
 /// One session. `GET /v1/bgp/{neighbor}`.
@@ -78,6 +87,10 @@ pub struct BgpNeighborInfo {
     pub shutdown: Option<String>,
     /// `None`: no connection.
     pub transport: Option<BgpTransport>,
+    /// The peer is asked to keep our routes for so many seconds when the session breaks
+    /// (RFC 4724); `None`: they go with it.
+    #[serde(default)]
+    pub graceful_restart_s: Option<u16>,
     pub hold_time_configured_s: u16,
     /// Negotiated; `None` unless established. 0: no keepalives (RFC 4271 §4.4).
     pub hold_time_s: Option<u16>,
@@ -191,6 +204,9 @@ pub struct BgpErrorInfo {
 pub struct BgpSecurity {
     /// TCP-MD5 (RFC 2385).
     pub md5: bool,
+    /// TCP-AO (RFC 5925).
+    #[serde(default)]
+    pub ao: bool,
     /// GTSM (RFC 5082): packets with a TTL below 255 are refused.
     pub gtsm: bool,
     /// eBGP multihop: the TTL that we send.

@@ -68,6 +68,7 @@ fn interfaces(ospf: &OspfInfo, style: Style) -> String {
         .number("COST")
         .text("DR")
         .text("BACKUP")
+        .number("SENT")
         .number("RECEIVED")
         .number("DROPPED");
     for interface in &ospf.interfaces {
@@ -85,6 +86,7 @@ fn interfaces(ospf: &OspfInfo, style: Style) -> String {
             .cell(interface.cost.to_string())
             .cell(router(interface.designated))
             .cell(router(interface.backup))
+            .cell(human::exact(interface.packets_sent))
             .cell(human::exact(interface.packets.received))
             .cell(human::exact(dropped));
     }

@@ -19,6 +19,9 @@ pub fn bgp(bgp: &BgpInfo, style: Style) -> String {
         (kernel.md5_not_found, "without the MD5 signature"),
         (kernel.md5_unexpected, "with an MD5 signature that is not configured"),
         (kernel.min_ttl_drop, "with a TTL too low (GTSM)"),
+        (kernel.ao_bad, "with a wrong TCP-AO signature"),
+        (kernel.ao_key_not_found, "with a TCP-AO key ID that is not configured"),
+        (kernel.ao_required, "without the TCP-AO signature"),
     ];
     for (count, what) in refused.into_iter().filter(|(count, _)| *count > 0) {
         let text = format!("The kernel dropped {} {what}.", human::counted(count, "segment"));
@@ -159,6 +162,9 @@ pub fn neighbor(neighbor: &BgpNeighborInfo, style: Style) -> String {
     facts.add("Families", printable(&neighbor.families.join(", ")));
     facts.add("Roles", roles(neighbor));
     facts.add("Security", security(neighbor));
+    if let Some(text) = graceful_restart(neighbor) {
+        facts.add("Graceful restart", text);
+    }
     facts.add(
         "BFD",
         neighbor.bfd.map_or_else(
@@ -265,10 +271,19 @@ fn timers(neighbor: &BgpNeighborInfo) -> String {
     }
 }
 
+/// `None`: the usual, our routes go with the session.
+fn graceful_restart(neighbor: &BgpNeighborInfo) -> Option<String> {
+    let seconds = neighbor.graceful_restart_s?;
+    Some(format!("the peer keeps our routes for {seconds} s after the session breaks"))
+}
+
 fn security(neighbor: &BgpNeighborInfo) -> String {
     let mut parts = Vec::new();
     if neighbor.security.md5 {
         parts.push("TCP-MD5".to_owned());
+    }
+    if neighbor.security.ao {
+        parts.push("TCP-AO".to_owned());
     }
     if neighbor.security.gtsm {
         parts.push("GTSM (TTL 255)".to_owned());

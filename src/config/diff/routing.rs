@@ -90,6 +90,7 @@ fn bgp(diff: &mut Diff, old: Option<&Bgp>, new: Option<&Bgp>) {
         Effect::Live,
         |diff, subject, old, new| {
             diff.field(subject, "max-peers", &old.max_peers, &new.max_peers, u32::to_string);
+            bfd(diff, subject, old.bfd.as_ref(), new.bfd.as_ref());
             session(diff, subject, &old.session, &new.session);
         },
     );
@@ -130,6 +131,7 @@ fn session(diff: &mut Diff, subject: &Subject, old: &Session, new: &Session) {
     diff.field(subject, "asn", &old.remote_as, &new.remote_as, |asn| show::remote_as(*asn));
     diff.field(subject, "description", &old.description, &new.description, show::text);
     diff.hidden(subject, "password", &old.password, &new.password);
+    diff.hidden(subject, "ao", &old.ao, &new.ao);
     diff.field(subject, "hold-time", &old.hold_time, &new.hold_time, |d| show_duration(*d));
     diff.field(subject, "ttl-security", &old.ttl_security, &new.ttl_security, bool::to_string);
     diff.field(subject, "multihop", &old.multihop, &new.multihop, |hops| show::optional(*hops));
@@ -152,6 +154,13 @@ fn session(diff: &mut Diff, subject: &Subject, old: &Session, new: &Session) {
     diff.field(subject, "role-strict", &old.role_strict, &new.role_strict, bool::to_string);
     diff.field(subject, "import", &old.import, &new.import, show::import);
     diff.field(subject, "max-prefixes", &old.max_prefixes, &new.max_prefixes, u32::to_string);
+    diff.field(
+        subject,
+        "graceful-restart",
+        &old.graceful_restart,
+        &new.graceful_restart,
+        |seconds| show::optional(seconds.map(|s| show_duration(Duration::from_secs(u64::from(s))))),
+    );
 }
 
 fn ospf(diff: &mut Diff, name: &'static str, old: Option<&Ospf>, new: Option<&Ospf>) {

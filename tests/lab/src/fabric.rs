@@ -5,7 +5,7 @@
 //!                            │
 //!                          c0│     10.100.0.1, fd00:100::1
 //!   ┌────────────────────────┴────────────────────────┐
-//!   │ tor: FRR (zebra, bgpd, bfdd), AS 65000          │
+//!   │ tor: FRR (zebra, bgpd, bfdd) or BIRD, AS 65000  │
 //!   │ kernel ECMP over the nodes, hashed by ports     │
 //!   └──n1────────────────n2───────────────────br0─────┘
 //!      │10.1.1.1         │10.1.2.1            │10.2.0.1, fd00:2::1
@@ -27,11 +27,11 @@
 //! the control interface `dn0`.
 
 use crate::fib::{Fib, Prefix};
-use crate::frr::Frr;
 use crate::lab::Lab;
 use crate::netns::{Netns, cable};
 use crate::nginx::Nginx;
 use crate::node::{Binaries, Dunlind};
+use crate::router::Router;
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -59,6 +59,14 @@ pub enum Speaks {
     Ospf,
 }
 
+/// What runs on the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    Frr,
+    /// For BGP only.
+    Bird,
+}
+
 /// How a fabric differs from the demo's.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -69,6 +77,7 @@ pub struct Options {
     /// CPU core of each worker of every node.
     pub workers: Vec<usize>,
     pub speaks: Speaks,
+    pub router: Runs,
     /// Interval of BFD, both ways; three lost in a row mean down.
     pub bfd: Duration,
     /// Lines added to the end of every node's configuration.
@@ -82,6 +91,7 @@ impl Default for Options {
             backends: 3,
             workers: cores(2),
             speaks: Speaks::Bgp,
+            router: Runs::Frr,
             bfd: Duration::from_millis(100),
             extra: String::new(),
         }
@@ -93,7 +103,7 @@ impl Default for Options {
 pub struct Fabric {
     // Dropped in this order: who speaks goes before who listens.
     pub nodes: Vec<Dunlind>,
-    pub frr: Frr,
+    pub router: Router,
     pub backends: Vec<Nginx>,
     /// The router's kernel routing table, watched.
     pub fib: Fib,
@@ -110,7 +120,7 @@ impl Fabric {
         ensure!((1..=9).contains(&options.backends), "1 to 9 backends");
         ensure!(!options.workers.is_empty(), "a node needs a worker");
         let lab = Lab::new()?;
-        let tor = router(&lab)?;
+        let tor = router_host(&lab)?;
         let client = client(&lab, &tor)?;
         let backends =
             (1..=options.backends).map(|n| backend(&lab, &tor, n)).collect::<Result<Vec<_>>>()?;
@@ -121,13 +131,8 @@ impl Fabric {
             })
             .collect::<Result<Vec<_>>>()?;
         let fib = Fib::watch(&tor)?;
-        let frr = match options.speaks {
-            Speaks::Bgp => Frr::start(&tor, &["bfdd", "bgpd"], &router_config(&options))?,
-            Speaks::Ospf => {
-                Frr::start(&tor, &["bfdd", "ospfd", "ospf6d"], &ospf_router_config(&options))?
-            }
-        };
-        Ok(Self { nodes, frr, backends, fib, client, tor, options, lab })
+        let router = Router::start(&tor, &options)?;
+        Ok(Self { nodes, router, backends, fib, client, tor, options, lab })
     }
 
     /// What clients ask: both VIPs.
@@ -157,6 +162,17 @@ impl Fabric {
         for prefix in Self::vip_prefixes() {
             let hop = Self::next_hop(n, prefix);
             let at = self.fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
+            last = last.max(Some(at));
+        }
+        last.context("no VIPs")
+    }
+
+    /// Wait until the router has `count` ways to each VIP (by OSPF, IPv6 ways are link-local, so they
+    /// are counted, not named). When that came to be.
+    pub fn wait_ways(&self, count: usize, timeout: Duration) -> Result<Instant> {
+        let mut last = None;
+        for prefix in Self::vip_prefixes() {
+            let at = self.fib.wait(prefix, timeout, |hops| hops.len() == count)?;
             last = last.max(Some(at));
         }
         last.context("no VIPs")
@@ -215,7 +231,7 @@ fn cores(most: usize) -> Vec<usize> {
     cores
 }
 
-fn router(lab: &Lab) -> Result<Netns> {
+fn router_host(lab: &Lab) -> Result<Netns> {
     let tor = lab.netns("tor")?;
     for (key, value) in [
         ("net.ipv4.ip_forward", "1"),
@@ -280,87 +296,6 @@ fn node_host(lab: &Lab, tor: &Netns, n: u8) -> Result<Netns> {
          }\n",
     )?;
     Ok(ns)
-}
-
-fn ospf_router_config(options: &Options) -> String {
-    let bfd = options.bfd.as_millis();
-    let mut config = format!(
-        "hostname tor\n\
-         log timestamp precision 3\n\
-         bfd\n profile lab\n  detect-multiplier 3\n  receive-interval {bfd}\n  \
-         transmit-interval {bfd}\n exit\nexit\n"
-    );
-    for n in 1..=options.nodes {
-        let _ = writeln!(config, "interface n{n}");
-        for v in ["ip ospf", "ipv6 ospf6"] {
-            let _ = write!(
-                config,
-                " {v} area 0\n {v} network point-to-point\n {v} hello-interval 1\n \
-                 {v} dead-interval 3\n {v} bfd\n {v} bfd profile lab\n"
-            );
-        }
-        config.push_str("exit\n");
-    }
-    for (router, id) in [("ospf", "ospf router-id"), ("ospf6", "ospf6 router-id")] {
-        let _ = write!(config, "router {router}\n {id} 10.100.0.1\n maximum-paths 16\nexit\n");
-    }
-    config
-}
-
-fn router_config(options: &Options) -> String {
-    let bfd = options.bfd.as_millis();
-    let mut peers = String::new();
-    let mut families = [String::new(), String::new()];
-    for n in 1..=options.nodes {
-        for (family, address) in node_addresses(n).into_iter().enumerate() {
-            let asn = TOR_AS + u32::from(n);
-            let _ = write!(
-                peers,
-                " neighbor {address} remote-as {asn}\n \
-                 neighbor {address} description node{n}\n \
-                 neighbor {address} timers connect 1\n \
-                 neighbor {address} advertisement-interval 0\n \
-                 neighbor {address} bfd profile lab\n"
-            );
-            let _ = writeln!(families[family], "  neighbor {address} activate");
-            if address.is_ipv6() {
-                // Next hops by which tests can tell the nodes apart.
-                let _ = writeln!(families[family], "  neighbor {address} route-map global in");
-            }
-        }
-    }
-    let [v4, v6] = families;
-    format!(
-        "hostname tor\n\
-         log timestamp precision 3\n\
-         bfd\n \
-         profile lab\n  \
-         detect-multiplier 3\n  \
-         receive-interval {bfd}\n  \
-         transmit-interval {bfd}\n \
-         exit\n\
-         exit\n\
-         route-map global permit 10\n \
-         set ipv6 next-hop prefer-global\n\
-         exit\n\
-         router bgp {TOR_AS}\n \
-         bgp router-id 10.100.0.1\n \
-         no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n \
-         no bgp network import-check\n \
-         bgp bestpath as-path multipath-relax\n \
-         timers bgp 1 3\n\
-         {peers} \
-         address-family ipv4 unicast\n  \
-         maximum-paths 16\n\
-         {v4} \
-         exit-address-family\n \
-         address-family ipv6 unicast\n  \
-         maximum-paths 16\n\
-         {v6} \
-         exit-address-family\n\
-         exit\n"
-    )
 }
 
 fn bgp_of_node(n: u8) -> String {

@@ -1,7 +1,7 @@
 //! Hosts in network namespaces, for Dunlin's demo and tests.
 //!
 //! A [`Lab`] owns namespaces and files; a [`Netns`] runs commands, processes and threads inside
-//! one. On top stand the hosts: [`Frr`] and [`Bird`] routers, [`Nginx`] backends, [`Dunlind`]
+//! one. On top stand the hosts: [`Frr`] and [`Bird`] as [`Router`], [`Nginx`] backends, [`Dunlind`]
 //! nodes, and [`Fabric`], which plugs them together the way the demo and the failover tests want
 //! them. What happens is measured where it counts: [`Fib`] watches the router's kernel routing
 //! table, [`http`] keeps the fate of every request, [`Sniffer`] sees who is sent connections,
@@ -22,6 +22,7 @@ mod netns;
 mod nginx;
 mod node;
 mod process;
+mod router;
 mod sniff;
 mod stall;
 pub mod story;
@@ -40,6 +41,7 @@ pub use netns::{Netns, cable};
 pub use nginx::{Access, DOWNLOAD, Nginx};
 pub use node::{Backend, Binaries, Dunlind};
 pub use process::Process;
+pub use router::Router;
 pub use sniff::{Sniffer, Syn};
 pub use stall::StallWatch;
 pub use wait::{wait_for, wait_until};

@@ -21,6 +21,7 @@ mod teller;
 pub use datagrams::echo_service;
 pub use drain::Move;
 pub use failures::{BackendDeath, Blackout, Freeze, NodeDeath, Return};
+pub use outage::decided;
 pub use reload::By;
 pub use scale::Scale;
 pub use service::{Announced, Spread};
@@ -100,8 +101,10 @@ impl Story {
         let mut lines = vec![
             format!("ip netns exec {client} curl -s http://192.0.2.10/ 'http://[2001:db8::10]/'"),
             format!("ip -n {tor} route show proto bgp; ip -n {tor} -6 route show proto bgp"),
-            format!("{} -c 'show bgp summary'", fabric.frr.vtysh_line()),
         ];
+        if let Ok(frr) = fabric.router.frr() {
+            lines.push(format!("{} -c 'show bgp summary'", frr.vtysh_line()));
+        }
         for node in &fabric.nodes {
             lines.push(format!("{} status    # {}", node.cli_line(), node.name()));
         }

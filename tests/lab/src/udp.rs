@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,9 +53,33 @@ impl Drop for Echo {
 /// Ask `count` times, each from a socket of its own; answers by server. An unanswered datagram is
 /// counted under the empty name. From the calling thread's namespace.
 pub fn ask(target: SocketAddr, count: u32, timeout: Duration) -> Result<BTreeMap<String, usize>> {
-    let mut answers = BTreeMap::new();
     // Kept open, so that no port is used twice.
-    let sockets = (0..count).map(|_| open(target)).collect::<Result<Vec<_>, _>>()?;
+    let sockets = (0..count).map(|_| open(target, 0)).collect::<Result<Vec<_>, _>>()?;
+    question(target, &sockets, timeout)
+}
+
+/// As [`ask`], from ports that nobody in the lab has used: a port that the kernel gives out again
+/// may still name a flow, and flows outlive a failed check.
+pub fn ask_anew(
+    target: SocketAddr,
+    count: u32,
+    timeout: Duration,
+) -> Result<BTreeMap<String, usize>> {
+    let sockets = (0..count)
+        .map(|_| open(target, UNUSED_PORT.fetch_add(1, Ordering::Relaxed)))
+        .collect::<Result<Vec<_>, _>>()?;
+    question(target, &sockets, timeout)
+}
+
+/// Below every port the kernel gives out by itself (`ip_local_port_range`: from 32768).
+static UNUSED_PORT: AtomicU16 = AtomicU16::new(20_000);
+
+fn question(
+    target: SocketAddr,
+    sockets: &[UdpSocket],
+    timeout: Duration,
+) -> Result<BTreeMap<String, usize>> {
+    let mut answers = BTreeMap::new();
     for (n, socket) in sockets.iter().enumerate() {
         socket.set_read_timeout(Some(timeout))?;
         let question = format!("question {n}");
@@ -76,11 +100,11 @@ pub fn ask(target: SocketAddr, count: u32, timeout: Duration) -> Result<BTreeMap
     Ok(answers)
 }
 
-/// A socket that talks to `target` only.
-pub fn open(target: SocketAddr) -> std::io::Result<UdpSocket> {
+/// A socket that talks to `target` only, from `port` (0: the kernel's choice).
+pub fn open(target: SocketAddr, port: u16) -> std::io::Result<UdpSocket> {
     let any: SocketAddr = match target {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
     };
     let socket = UdpSocket::bind(any)?;
     socket.connect(target)?;
@@ -102,7 +126,7 @@ impl Flood {
     /// `rate`: datagrams per second, at most.
     pub fn start(ns: &Netns, target: SocketAddr, rate: u32) -> Result<Self> {
         let sockets =
-            ns.enter(|| (0..PORTS).map(|_| open(target)).collect::<Result<Vec<_>, _>>())??;
+            ns.enter(|| (0..PORTS).map(|_| open(target, 0)).collect::<Result<Vec<_>, _>>())??;
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (stop.clone(), sent.clone());
         let thread = ns.thread("flood", move || {

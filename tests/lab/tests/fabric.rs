@@ -86,10 +86,8 @@ fn a_vip_is_carried_and_survives_a_node() -> Result<()> {
     }
     for n in 1..=2 {
         for address in node_addresses(n) {
-            fabric.frr.wait_established(&address.to_string(), PATIENCE)?;
-            wait_until("BFD", PATIENCE, || {
-                fabric.frr.bfd_state(&address.to_string()).is_ok_and(|s| s == "up")
-            })?;
+            fabric.router.wait_established(address, PATIENCE)?;
+            wait_until("BFD", PATIENCE, || fabric.router.bfd_is_up(address).is_ok())?;
         }
     }
     fabric.wait_vips(&[1, 2], PATIENCE)?;

@@ -37,6 +37,11 @@ pub(super) enum Command {
         wanted: Vec<SessionConfig>,
         reply: oneshot::Sender<Result<(), ConfigError>>,
     },
+    CheckSessions {
+        client: String,
+        wanted: Vec<SessionConfig>,
+        reply: oneshot::Sender<Result<(), ConfigError>>,
+    },
     AdminDown {
         down: bool,
         reply: oneshot::Sender<()>,
@@ -199,6 +204,9 @@ impl Runner {
                     let result = self.engine.set_sessions(&client, wanted, now);
                     self.keep_house();
                     let _ = reply.send(result);
+                }
+                Command::CheckSessions { client, wanted, reply } => {
+                    let _ = reply.send(self.engine.check_sessions(&client, &wanted));
                 }
                 Command::AdminDown { down, reply } => {
                     self.engine.set_admin_down(down, now);

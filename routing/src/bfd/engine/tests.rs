@@ -72,6 +72,30 @@ fn ttl_is_checked_before_anything_else_and_only_on_single_hop() {
 }
 
 #[test]
+fn what_a_check_refuses_would_be_refused_and_nothing_is_changed() {
+    let mut engine = engine(vec![config("192.0.2.1")]);
+    let keyed = SessionConfig {
+        auth: Some(AuthConfig { kind: AuthType::KeyedSha1, key_id: 1, secret: b"k".to_vec() }),
+        ..config("192.0.2.1")
+    };
+    let cases = [
+        (vec![config("192.0.2.2")], true),
+        (vec![SessionConfig { multiplier: 0, ..config("192.0.2.2") }], false),
+        (vec![config("192.0.2.2"), keyed], false),
+        (vec![config("192.0.2.2"); MAX_SESSIONS + 1], false),
+    ];
+    for (wanted, fine) in cases {
+        assert_eq!(engine.check_sessions("ospf", &wanted).is_ok(), fine, "{:?}", wanted.last());
+        only(&engine);
+        assert_eq!(engine.set_sessions("ospf", wanted, ms(1)).is_ok(), fine);
+        engine.set_sessions("ospf", Vec::new(), ms(2)).unwrap();
+        engine.handle_timeout(ms(10_000));
+        engine.handle_timeout(ms(20_000));
+        only(&engine);
+    }
+}
+
+#[test]
 fn multihop_port_does_not_get_round_the_ttl_check() {
     let mut engine = engine(vec![config("192.0.2.1")]);
     let id = only(&engine);

@@ -108,7 +108,11 @@ impl Session {
 
     fn up(&mut self, slot: Slot, now: Instant) {
         if let Some(ctx) = self.export_context(slot) {
-            self.rib = Some(AdjRibOut::new(ctx, &self.wanted));
+            let mut rib = AdjRibOut::new(ctx, &self.wanted);
+            if self.restarting_until.is_some() {
+                rib.hold_end_of_rib();
+            }
+            self.rib = Some(rib);
         }
         self.established_at = Some(now);
         self.established_count += 1;

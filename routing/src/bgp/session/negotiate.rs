@@ -52,16 +52,30 @@ impl Session {
                 enhanced_route_refresh: true,
                 extended_message: true,
                 extended_next_hop: self.config.extended_next_hop,
-                // Helper only: End-of-RIB is spoken, nothing is claimed to survive us
-                // (RFC 4724 §3). Restart time 0 with no family: routes go when we go.
-                graceful_restart: Some(GracefulRestart {
-                    restarting: false,
-                    restart_time: 0,
-                    preserved: Families::default(),
-                }),
+                graceful_restart: Some(self.our_restart()),
                 // For eBGP only (RFC 9234 §4.1).
                 role: self.config.role.filter(|_| self.config.is_external(self.local.asn)),
                 unknown: Vec::new(),
+            },
+        }
+    }
+
+    /// Unless the operator asks for more, we only help others: End-of-RIB is spoken, nothing is
+    /// claimed to survive us (RFC 4724 §3). Restart time 0 with no family: routes go when we go.
+    ///
+    /// With it, forwarding counts as preserved: when a session comes back, the packet path behind
+    /// it runs, and what it does not serve any more is withdrawn by End-of-RIB.
+    fn our_restart(&self) -> GracefulRestart {
+        match self.config.graceful_restart {
+            Some(seconds) => GracefulRestart {
+                restarting: self.restarting_until.is_some(),
+                restart_time: seconds,
+                preserved: self.config.families,
+            },
+            None => GracefulRestart {
+                restarting: false,
+                restart_time: 0,
+                preserved: Families::default(),
             },
         }
     }

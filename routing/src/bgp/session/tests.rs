@@ -10,6 +10,7 @@ use crate::bgp::wire::{
 use std::time::Duration;
 
 mod collisions;
+mod restart;
 mod routes;
 
 const LOCAL: LocalConfig = LocalConfig { asn: 65001, router_id: Ipv4Addr::new(10, 0, 0, 1) };

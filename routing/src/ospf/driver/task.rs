@@ -29,6 +29,7 @@ const PACKET_QUEUE: usize = 1024;
 #[derive(Debug)]
 pub(super) enum Command {
     SetConfig { config: Config, reply: oneshot::Sender<Result<(), OspfError>> },
+    CheckConfig { config: Config, reply: oneshot::Sender<Result<(), OspfError>> },
     LookAtLinks,
     Status { reply: oneshot::Sender<InstanceStatus> },
     Shutdown { reply: Option<oneshot::Sender<()>> },
@@ -189,16 +190,16 @@ impl Task {
         // Whoever asked may have gone: a reply that nobody takes is no error.
         match command {
             Command::SetConfig { config, reply } => {
-                let identity = |c: &Config| (c.version, c.router_id, c.area, c.area_kind);
-                let result = if identity(&config) == identity(&self.config) {
+                let result = self.accepts(&config);
+                if result.is_ok() {
                     self.instance.set_interfaces(&config.interfaces, self.now());
                     self.config = config;
                     self.look_at_links();
-                    Ok(())
-                } else {
-                    Err(OspfError::Identity)
-                };
+                }
                 let _ = reply.send(result);
+            }
+            Command::CheckConfig { config, reply } => {
+                let _ = reply.send(self.accepts(&config));
             }
             Command::Status { reply } => {
                 let _ = reply.send(self.instance.status(self.now()));
@@ -206,6 +207,11 @@ impl Task {
             Command::Shutdown { reply } => self.begin_end(reply),
             Command::LookAtLinks => self.look_at_links(),
         }
+    }
+
+    fn accepts(&self, config: &Config) -> Result<(), OspfError> {
+        let identity = |c: &Config| (c.version, c.router_id, c.area, c.area_kind);
+        if identity(config) == identity(&self.config) { Ok(()) } else { Err(OspfError::Identity) }
     }
 
     fn begin_end(&mut self, reply: Option<oneshot::Sender<()>>) {

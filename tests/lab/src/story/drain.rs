@@ -83,7 +83,7 @@ impl Story {
     pub fn node_stops(&mut self, n: u8) -> Result<Move> {
         self.longer_drain_wait()?;
         self.teller.step(&format!("SIGTERM to node{n} under load"));
-        self.fabric.frr.configure(&["router bgp 65000", "bgp log-neighbor-changes"])?;
+        self.fabric.router.frr()?.configure(&["router bgp 65000", "bgp log-neighbor-changes"])?;
         let load = self.load(200)?;
         wait_until("load", PATIENCE, || load.so_far().ok() >= 100)?;
         let start = Instant::now();
@@ -136,7 +136,8 @@ impl Story {
 
     /// What the router heard from node `n` about the IPv4 VIP.
     fn path_of(&self, n: u8) -> Result<Option<serde_json::Value>> {
-        let route = self.fabric.frr.json(&format!("show bgp ipv4 unicast {VIP4}/32 json"))?;
+        let route =
+            self.fabric.router.frr()?.json(&format!("show bgp ipv4 unicast {VIP4}/32 json"))?;
         let paths = route["paths"].as_array().cloned().unwrap_or_default();
         let peer = node_addresses(n)[0].to_string();
         Ok(paths.into_iter().find(|p| p["peer"]["peerId"] == peer.as_str()))
@@ -175,7 +176,7 @@ impl Story {
     ///
     /// By its log: `show bgp neighbors` tells the last event only, which is the end of BFD.
     fn said_goodbye(&mut self, n: u8) -> Result<()> {
-        let log = self.fabric.frr.dir().join("bgpd.daemon.log");
+        let log = self.fabric.router.frr()?.dir().join("bgpd.daemon.log");
         for address in node_addresses(n) {
             let line = wait_for("the router's log", PATIENCE, || {
                 let text = std::fs::read_to_string(&log)?;

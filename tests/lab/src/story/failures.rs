@@ -19,10 +19,6 @@ const ENOUGH: usize = 200;
 /// New tables reach the workers between two bursts; a sleeping worker wakes within this.
 const TAKE_OVER: Duration = Duration::from_millis(10);
 
-/// What FRR adds before a withdrawn route leaves the kernel: bgpd collects changes for 50 ms before it
-/// selects best paths, zebra for 10 ms before it writes them.
-const ROUTER: Duration = Duration::from_millis(60);
-
 /// What a node and its session may take from a decision until the router has the UPDATE.
 const WITHDRAWAL: Duration = Duration::from_millis(50);
 
@@ -158,7 +154,7 @@ impl Story {
         let gone = self.fabric.wait_vips(&[], PATIENCE)?;
         let withdrawn_after_decision = gone.saturating_duration_since(decided);
         ensure!(
-            withdrawn_after_decision <= WITHDRAWAL + ROUTER,
+            withdrawn_after_decision <= WITHDRAWAL + self.fabric.router.share(),
             "withdrawn only {} after the decision",
             short(withdrawn_after_decision)
         );
@@ -168,7 +164,7 @@ impl Story {
              node decided so (the router's own share is {})",
             short(withdrawn_after),
             short(withdrawn_after_decision),
-            short(ROUTER)
+            short(self.fabric.router.share())
         ));
         for backend in &mut self.fabric.backends {
             backend.up()?;

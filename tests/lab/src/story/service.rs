@@ -62,8 +62,7 @@ impl Story {
         let all = self.all_nodes();
         for n in &all {
             for address in node_addresses(*n) {
-                let neighbor = address.to_string();
-                self.fabric.frr.wait_established(&neighbor, PATIENCE)?;
+                self.fabric.router.wait_established(address, PATIENCE)?;
             }
         }
         self.teller.check("the router says Established: IPv4 and IPv6 sessions of every node");
@@ -168,9 +167,7 @@ impl Story {
         for n in nodes {
             for address in node_addresses(*n) {
                 wait_for(&format!("BFD with {address}"), PATIENCE, || {
-                    let state = self.fabric.frr.bfd_state(&address.to_string())?;
-                    ensure!(state == "up", "{state}");
-                    Ok(())
+                    self.fabric.router.bfd_is_up(address)
                 })?;
             }
         }

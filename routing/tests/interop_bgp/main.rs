@@ -1,9 +1,14 @@
 //! Our speaker against FRR's bgpd and BIRD, asserted on the peer's own view: its BGP table and its
 //! kernel's routes.
 
+mod bird;
+mod follow;
+mod keys;
+#[path = "../netns/mod.rs"]
 mod netns;
+mod restart;
 
-use netns::{Bird, Frr, Net, Ours, in_ns};
+use netns::{Frr, Net, Ours, in_ns};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -186,67 +191,6 @@ fn a_killed_speaker_is_forgotten_at_once() {
 
 #[test]
 #[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
-fn bfd_down_ends_the_session_and_it_comes_back() {
-    let net = Net::new("bgp-it-b");
-    let frr = frr(&net, "");
-    let mut ours = speaker(&net, &["neighbor=10.9.0.2"]);
-    wait_state(&mut ours, "10.9.0.2", "Established");
-    assert_eq!(ask(&mut ours, "bfd-down 10.9.0.2"), true);
-    frr.wait("show bgp neighbor 10.9.0.1", SOON, |text| text.contains("(Cease/"));
-    let state = neighbor(&mut ours, "10.9.0.2");
-    assert_eq!(state["last_error"]["code"], serde_json::json!([6, 10]), "{state:#}");
-    wait_state(&mut ours, "10.9.0.2", "Established");
-    assert_eq!(neighbor(&mut ours, "10.9.0.2")["established_count"], 2);
-}
-
-#[test]
-#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
-fn keys_and_ttl_are_demanded_in_both_directions() {
-    let key = "neighbor 10.9.0.1 password sesame";
-    let passive = "neighbor 10.9.0.1 passive";
-    let gtsm = "neighbor 10.9.0.1 ttl-security hops 1";
-    let cases = [
-        ("md5, we dial", format!("{key}\n {passive}"), "password=sesame"),
-        ("md5, the peer dials", key.to_owned(), "password=sesame,passive"),
-        ("gtsm, we dial", format!("{gtsm}\n {passive}"), "gtsm"),
-        ("gtsm, the peer dials", gtsm.to_owned(), "gtsm,passive"),
-        ("both at once", format!("{key}\n {gtsm}"), "password=sesame,gtsm"),
-    ];
-    for (n, (what, theirs, options)) in cases.into_iter().enumerate() {
-        println!("{what}");
-        let net = Net::new(&format!("bgp-it-s{n}"));
-        let _frr = frr(&net, &theirs);
-        let mut ours = speaker(&net, &[&format!("neighbor=10.9.0.2,{options}")]);
-        wait_state(&mut ours, "10.9.0.2", "Established");
-        // Before it, FRR may have dialled with half of its configuration read.
-        let before = ask(&mut ours, "status")["kernel"].clone();
-        ask(&mut ours, "announce 192.0.2.1/32");
-        wait("the route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
-        assert_eq!(ask(&mut ours, "status")["kernel"], before, "{what}: nothing is dropped");
-    }
-}
-
-#[test]
-#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
-fn a_wrong_key_or_ttl_keeps_the_session_down_and_is_counted() {
-    let cases = [
-        ("another key", "neighbor 10.9.0.1 password sesame", ",password=other", "tcp_md5_failure"),
-        ("no key at the peer", "", ",password=other", "tcp_md5_not_found"),
-        ("no key here", "neighbor 10.9.0.1 password sesame", "", "tcp_md5_unexpected"),
-        ("a TTL of 1", "", ",gtsm", "tcp_min_ttl_drop"),
-    ];
-    for (n, (what, theirs, options, counter)) in cases.into_iter().enumerate() {
-        println!("{what}");
-        let net = Net::new(&format!("bgp-it-w{n}"));
-        let _frr = frr(&net, theirs);
-        let mut ours = speaker(&net, &[&format!("neighbor=10.9.0.2,passive{options}")]);
-        wait(what, UP, || ask(&mut ours, "status")["kernel"][counter].as_u64() > Some(0));
-        assert_eq!(neighbor(&mut ours, "10.9.0.2")["established_count"], 0, "{what}");
-    }
-}
-
-#[test]
-#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
 fn the_wrong_as_is_told_so() {
     let net = Net::new("bgp-it-as");
     let frr = frr(&net, "");
@@ -405,62 +349,4 @@ fn two_nodes_share_by_bandwidth_and_one_takes_over() {
         let routes = fib(&net, "192.0.2.1");
         routes.contains("via 10.9.0.1") && !routes.contains("10.9.0.3")
     });
-}
-
-/// BIRD as AS 65000; `session` goes into its BGP protocol.
-fn bird(net: &Net, session: &str) -> Bird {
-    net.bird(&format!(
-        "router id 10.9.0.2;\nprotocol device {{ scan time 1; }}\nprotocol direct {{ ipv4; ipv6; }}\n\
-         protocol kernel {{ ipv4 {{ export where source=RTS_BGP; }}; merge paths on limit 16; }}\n\
-         protocol kernel {{ ipv6 {{ export where source=RTS_BGP; }}; }}\n\
-         protocol bgp dunlin {{ connect retry time 1; error wait time 1, 2; {session} }}\n"
-    ))
-}
-
-#[test]
-#[ignore = "needs root, FRR and BIRD: cargo xtask test interop"]
-fn bird_installs_what_is_announced() {
-    let both = "ipv4 { import all; export none; }; ipv6 { import all; export none; };";
-    let cases = [
-        ("eBGP over IPv4", "local as 65000; neighbor 10.9.0.1 as 65001;", "neighbor=10.9.0.2"),
-        ("eBGP over IPv6", "local as 65000; neighbor fd09::1 as 65001;", "neighbor=fd09::2"),
-        (
-            "iBGP",
-            "local as 65001; neighbor 10.9.0.1 as 65001;",
-            "neighbor=10.9.0.2,remote-as=internal",
-        ),
-        (
-            "MD5, BIRD passive",
-            "local as 65000; neighbor 10.9.0.1 as 65001; password \"sesame\"; passive;",
-            "neighbor=10.9.0.2,password=sesame",
-        ),
-        (
-            "GTSM, we passive",
-            "local as 65000; neighbor 10.9.0.1 as 65001; ttl security on;",
-            "neighbor=10.9.0.2,gtsm,passive",
-        ),
-    ];
-    for (n, (what, session, neighbor)) in cases.into_iter().enumerate() {
-        println!("{what}");
-        let net = Net::new(&format!("bgp-it-r{n}"));
-        let bird = bird(&net, &format!("{session} {both}"));
-        let mut ours = speaker(&net, &[neighbor]);
-        let address = neighbor.trim_start_matches("neighbor=").split(',').next().unwrap();
-        wait_state(&mut ours, address, "Established");
-        ask(&mut ours, "announce 192.0.2.1/32 large=65001:2:3");
-        ask(&mut ours, "announce 2001:db8:f::1/128");
-        wait("the v4 route", SOON, || fib(&net, "192.0.2.1").contains("via 10.9.0.1"));
-        wait("the v6 route", SOON, || fib(&net, "2001:db8:f::1").contains("via fd09::1"));
-        let route = bird.show("show route all for 192.0.2.1");
-        assert!(route.contains("(65001, 2, 3)"), "{route}");
-        ask(&mut ours, "withdraw 192.0.2.1/32");
-        wait("withdrawn", SOON, || fib(&net, "192.0.2.1").is_empty());
-        let best = withdrawal_time(&net, &mut ours);
-        println!("withdrawn from BIRD's kernel after {best:?}");
-        assert!(best < Duration::from_millis(50), "withdrawal took {best:?}");
-        ours.say("shutdown going home");
-        bird.wait("show protocols all dunlin", SOON, |text| {
-            text.contains("Administrative shutdown") || text.contains("going home")
-        });
-    }
 }
