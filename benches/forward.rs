@@ -1,5 +1,5 @@
 //! The packet path without hardware: time per packet of established flows, new flows per second,
-//! bytes per flow.
+//! bytes per flow; and each stage alone.
 //!
 //! `cargo bench --no-default-features --bench forward`. Each figure is for one burst of 32 frames,
 //! flows in random order; `thrpt` is frames per second. Instructions per packet: see
@@ -10,6 +10,8 @@ mod support;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dunlin::forward::Origin;
+use dunlin::forward::stages::Stages;
+use dunlin::forward::tables::ServiceId;
 use support::{OUTER, established, first_frames, plain};
 
 const BURST: usize = 32;
@@ -83,5 +85,45 @@ fn new_flows(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, known_flows, new_flows);
+/// Of packets of 1000 established flows, and what a new one needs besides.
+fn stages(criterion: &mut Criterion) {
+    const FLOWS: usize = 1000;
+    let mut group = criterion.benchmark_group("stage");
+    group.throughput(Throughput::Elements(BURST as u64));
+    for kind in ["udp4", "tcp4", "udp6"] {
+        let (mut bench, sent) = established(kind, FLOWS);
+        let mut stages = Stages::new(&mut bench.engine, &bench.tables, bench.now, OUTER);
+        let fresh = &sent[..BURST];
+        group.bench_function(format!("parse/{kind}"), |bencher| {
+            bencher.iter(|| stages.parse(fresh));
+        });
+        group.bench_function(format!("look up/{kind}"), |bencher| {
+            bencher.iter(|| stages.look_up(BURST));
+        });
+        let mut burst = fresh.to_vec();
+        group.bench_function(format!("rewrite, with resetting the frames/{kind}"), |bencher| {
+            bencher.iter(|| {
+                for (frame, fresh) in burst.iter_mut().zip(fresh) {
+                    frame.copy_from_slice(fresh);
+                }
+                assert_eq!(stages.translate(&mut burst), BURST);
+            });
+        });
+    }
+    let mut bench = support::Bench::new(plain(), FLOWS as u32);
+    bench.engine.set_tables(&bench.tables);
+    let frames = first_frames("udp4", BURST);
+    let mut stages = Stages::new(&mut bench.engine, &bench.tables, bench.now, OUTER);
+    for (name, with_port) in [("schedule", false), ("schedule and local port", true)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                for frame in &frames {
+                    stages.choose(frame, ServiceId(1), with_port).expect("a backend");
+                }
+            });
+        });
+    }
+}
+
+criterion_group!(benches, stages, known_flows, new_flows);
 criterion_main!(benches);

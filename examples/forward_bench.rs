@@ -8,7 +8,9 @@
 //! `dpdk-testpmd --forward-mode=5tswap` on the same capture in the same way; only the ratio of the
 //! two means something beyond this machine. A run that drops anything fails.
 //!
-//! `--life` measures whole connections instead, over a queue that plays clients and backends.
+//! `--life` measures whole connections instead, over a queue that plays clients and backends;
+//! `--workers 2` as many workers with a queue each; `--memif` both directions, through shared
+//! memory, between this process, which plays clients and backends, and another, which forwards.
 //!
 //! Needs free hugepages: 240 MiB, and 2.7 GiB for a million flows
 //! (`echo 1400 > /proc/sys/vm/nr_hugepages`); `--life` needs none.
@@ -23,6 +25,10 @@
 mod capture;
 #[path = "forward_bench/life.rs"]
 mod life;
+#[path = "forward_bench/memif.rs"]
+mod memif;
+#[path = "forward_bench/mirror.rs"]
+mod mirror;
 #[path = "forward_bench/node.rs"]
 mod node;
 #[path = "forward_bench/reference.rs"]
@@ -35,15 +41,16 @@ use capture::{Family, Proto};
 use clap::Parser;
 use dunlin::config::model::Device;
 use dunlin::forward::tables::Timeouts;
-use dunlin::forward::{DropReason, Now};
+use dunlin::forward::{DropReason, Now, WorkerStats};
 use dunlin::port::dpdk::{
-    DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, PoolConfig, PortConfig, TscClock,
+    DpdkPort, DpdkQueue, Eal, EalConfig, Mbuf, Mempool, PoolConfig, PortConfig, TscClock,
     pin_current_thread,
 };
 use dunlin::port::{Burst, Queue};
-use dunlin::worker::{Shared, Worker};
+use dunlin::worker::{Rings, Shared, Worker};
 use node::Handle;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -79,6 +86,15 @@ struct Args {
     /// Whole lives of TCP connections per second of CPU time.
     #[arg(long, conflicts_with_all = ["reference", "callback"])]
     life: bool,
+    /// Both directions through memif, with a reflecting backend.
+    #[arg(long, conflicts_with_all = ["life", "callback"])]
+    memif: bool,
+    /// Forward on the other side of this memif socket, until standard input ends.
+    #[arg(long, hide = true)]
+    serve: Option<String>,
+    /// Workers, each with flows, a queue and a CPU of its own, from `--core` downward.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    workers: u16,
     /// Publish new tables so often meanwhile.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     changes_per_second: u32,
@@ -103,7 +119,7 @@ struct Args {
 impl Args {
     /// Buffers: the driver keeps one per flow, and some are in flight.
     fn mbufs(&self) -> u32 {
-        self.flows + 16_384
+        u32::from(self.workers) * (self.flows + 16_384)
     }
 
     fn memory_mib(&self) -> u32 {
@@ -112,9 +128,10 @@ impl Args {
     }
 }
 
-/// The device that replays the capture for ever and frees what is sent to it.
-fn source(capture: &Path) -> String {
-    format!("net_pcap0,rx_pcap={},infinite_rx=1", capture.display())
+/// The device that replays the captures for ever, one per queue, and frees what is sent to it.
+fn source(captures: &[PathBuf]) -> String {
+    let captures = captures.iter().map(|path| format!(",rx_pcap={}", path.display()));
+    format!("net_pcap0{},infinite_rx=1", captures.collect::<String>())
 }
 
 /// What was counted in the measured time.
@@ -125,16 +142,50 @@ struct Measured {
     /// Received from the start on, warm-up included.
     total: u64,
     cpu_ns: u64,
+    wall_ns: u64,
     /// Bytes of memory per flow that the table can hold.
     bytes_per_flow: usize,
     connections: u64,
+    /// Sent to the forwarder and never seen again.
+    lost: u64,
+}
+
+impl Measured {
+    fn and(self, other: &Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            sent: self.sent + other.sent,
+            total: self.total + other.total,
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            wall_ns: self.wall_ns + other.wall_ns,
+            bytes_per_flow: self.bytes_per_flow + other.bytes_per_flow,
+            connections: self.connections + other.connections,
+            lost: self.lost + other.lost,
+        }
+    }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let measured = if args.life { measure_life(&args)? } else { with_capture(&args)? };
-    ensure!(measured.cpu_ns > 0 && measured.received > 0, "nothing was forwarded");
-    let ns_per_packet = measured.cpu_ns as f64 / measured.received as f64;
+    if let Some(socket) = &args.serve {
+        return memif::serve(&args, socket);
+    }
+    let all = if args.life {
+        vec![measure_life(&args)?]
+    } else if args.memif {
+        vec![memif::measure(&args)?]
+    } else {
+        with_capture(&args)?
+    };
+    let idle = all.iter().find(|measured| measured.cpu_ns == 0 || measured.received == 0);
+    ensure!(idle.is_none(), "nothing was forwarded");
+    // What each does in a second, together.
+    let sum = |ns: fn(&Measured) -> u64| -> f64 {
+        all.iter().map(|measured| measured.received as f64 / ns(measured) as f64).sum()
+    };
+    let per_cpu_ns = sum(|measured| measured.cpu_ns);
+    let per_wall_ns = sum(|measured| measured.wall_ns);
+    let measured = all.iter().fold(Measured::default(), |sum, one| sum.and(one));
     let what = match (args.reference, args.life, args.callback) {
         (true, ..) => "testpmd-5tswap",
         (_, true, _) => "dunlin-life",
@@ -149,13 +200,16 @@ fn main() -> Result<()> {
             "hugepages": !args.no_hugepages,
             "family": format!("{:?}", args.family).to_lowercase(),
             "proto": format!("{:?}", args.proto).to_lowercase(),
-            "mpps_per_cpu_second": 1000.0 / ns_per_packet,
-            "ns_per_packet": ns_per_packet,
+            "workers": args.workers,
+            "mpps_per_cpu_second": 1000.0 * per_cpu_ns,
+            "mpps": 1000.0 * per_wall_ns,
+            "ns_per_packet": 1.0 / per_cpu_ns,
+            "lost": measured.lost,
             "ipackets": measured.received,
             "opackets": measured.sent,
             "total_packets": measured.total,
             "cpu_seconds": measured.cpu_ns as f64 / 1e9,
-            "bytes_per_flow": measured.bytes_per_flow,
+            "bytes_per_flow": all[0].bytes_per_flow,
             "connections_per_cpu_second":
                 measured.connections as f64 * 1e9 / measured.cpu_ns as f64,
         })
@@ -163,18 +217,32 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn with_capture(args: &Args) -> Result<Measured> {
+fn with_capture(args: &Args) -> Result<Vec<Measured>> {
     let dir = std::env::temp_dir().join(format!("dunlin-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let path = dir.join("flows.pcap");
-    let outcome = capture::write(&path, args.flows, args.family, args.proto).and_then(|()| {
-        if args.reference { reference::measure(args, &path) } else { measure(args, &path) }
+    let write = |worker| {
+        let path = dir.join(format!("flows{worker}.pcap"));
+        capture::write(&path, flows_of(args, worker), args.family, args.proto)?;
+        Ok(path)
+    };
+    let captures: Result<Vec<PathBuf>> = (0..args.workers).map(write).collect();
+    let outcome = captures.and_then(|captures| {
+        if args.reference {
+            Ok(vec![reference::measure(args, &captures)?])
+        } else {
+            measure(args, &captures)
+        }
     });
     std::fs::remove_dir_all(&dir)?;
     outcome
 }
 
-fn measure(args: &Args, capture: &Path) -> Result<Measured> {
+fn flows_of(args: &Args, worker: u16) -> Range<u32> {
+    let worker = u32::from(worker);
+    worker * args.flows..(worker + 1) * args.flows
+}
+
+fn measure(args: &Args, captures: &[PathBuf]) -> Result<Vec<Measured>> {
     let eal = Eal::init(&EalConfig {
         file_prefix: format!("dunlin-bench-{}", std::process::id()),
         memory_mib: args.memory_mib(),
@@ -183,38 +251,64 @@ fn measure(args: &Args, capture: &Path) -> Result<Measured> {
         ..EalConfig::default()
     })?;
     let pool = Mempool::new(&eal, PoolConfig { mbufs: args.mbufs(), ..PoolConfig::default() })?;
-    let config = PortConfig::new(Device::Vdev(source(capture)));
+    let device = Device::Vdev(source(captures));
+    let config = PortConfig { queues: args.workers, ..PortConfig::new(device) };
     let port = DpdkPort::open(&eal, &config, &[pool])?;
-    let queue = port.queue(0)?;
-    let clock = TscClock::new(&eal);
-    let on_thread = args.clone();
     if args.callback == Callback::Swap {
+        let (queue, on_thread) = (port.queue(0)?, args.clone());
         let run = move || {
             pin_current_thread(on_thread.core)?;
             let _registered = eal.register_worker_thread()?;
             run_swap(queue, &on_thread)
         };
-        return join(thread::spawn(run));
+        return Ok(vec![join(thread::spawn(run))?]);
     }
-    let handle = Handle::new(args.family, Timeouts::default())?;
-    let on_handle = handle.clone();
+    let handle = Handle::with(args.family, Timeouts::default(), node::BACKENDS, args.workers)?;
     let (sender, started) = sync_channel(0);
-    let run = move || {
-        let args = on_thread;
-        pin_current_thread(args.core)?;
-        let _registered = eal.register_worker_thread()?;
-        let now = || Now(clock.now_ns());
-        let mut engine = on_handle.engine(args.max_flows.max(args.flows));
-        let tables = on_handle.published.load();
-        node::establish(&mut engine, &tables, now(), (args.family, args.proto), args.flows)?;
-        let bytes_per_flow = engine.flow_memory() / args.max_flows.max(args.flows) as usize;
-        let mut node = on_handle.node(engine, queue)?;
-        let measured = run_paced(&mut node.worker, &on_handle.shared, now, &sender)?;
-        Ok(Measured { bytes_per_flow, ..measured })
-    };
-    let thread = thread::spawn(run);
-    pace(args, handle, &started)?;
-    join(thread)
+    let mut threads = Vec::new();
+    for (worker, rings) in (0..args.workers).zip(Rings::mesh(args.workers)) {
+        let on_dpdk = OnDpdk { worker, eal: eal.clone(), queue: port.queue(worker)?, rings };
+        let (args, handle, sender) = (args.clone(), handle.clone(), sender.clone());
+        threads.push(thread::spawn(move || run_worker(on_dpdk, &args, &handle, &sender)));
+    }
+    drop(sender);
+    let paced = pace(args, handle, &started);
+    let all: Result<Vec<Measured>> = threads.into_iter().map(join).collect();
+    // A worker's own error says more.
+    let all = all?;
+    paced?;
+    Ok(all)
+}
+
+/// What a worker's thread is given.
+struct OnDpdk {
+    worker: u16,
+    eal: Eal,
+    queue: DpdkQueue,
+    rings: Rings<Mbuf>,
+}
+
+fn run_worker(
+    on_dpdk: OnDpdk,
+    args: &Args,
+    handle: &Handle,
+    started: &SyncSender<()>,
+) -> Result<Measured> {
+    let OnDpdk { worker, eal, queue, rings } = on_dpdk;
+    pin_current_thread(args.core.saturating_sub(worker))?;
+    let _registered = eal.register_worker_thread()?;
+    let clock = TscClock::new(&eal);
+    let now = || Now(clock.now_ns());
+    let max_flows = args.max_flows.max(args.flows);
+    let mut engine = handle.engine(worker, max_flows);
+    let tables = handle.published.load();
+    let kind = (args.family, args.proto);
+    node::establish(&mut engine, &tables, now(), kind, flows_of(args, worker))?;
+    let bytes_per_flow = engine.flow_memory() / max_flows as usize;
+    let mut node = handle.worker(worker, engine, queue, rings);
+    let shared = &handle.shared[usize::from(worker)];
+    let measured = run_paced(&mut node.worker, shared, now, started)?;
+    Ok(Measured { bytes_per_flow, ..measured })
 }
 
 fn measure_life(args: &Args) -> Result<Measured> {
@@ -230,13 +324,14 @@ fn measure_life(args: &Args) -> Result<Measured> {
         let ended = Arc::new(AtomicU64::new(0));
         let start = Instant::now();
         let now = || Now(1_000_000_000 + start.elapsed().as_nanos() as u64);
-        let engine = on_handle.engine(4 * on_thread.max_flows);
+        let engine = on_handle.engine(0, 4 * on_thread.max_flows);
         let mut node = on_handle.node(engine, life::LifeQueue::new(Arc::clone(&ended)))?;
         // The warm-up's connections are taken off by counting from where the measurement begins.
         let before = std::cell::Cell::new(0);
-        let measured = run_paced_with(&mut node.worker, &on_handle.shared, now, &sender, || {
-            before.set(ended.load(Ordering::Relaxed));
-        })?;
+        let measured =
+            run_paced_with(&mut node.worker, &on_handle.shared[0], now, &sender, || {
+                before.set(ended.load(Ordering::Relaxed));
+            })?;
         let connections = ended.load(Ordering::Relaxed) - before.get();
         Ok(Measured { connections, ..measured })
     };
@@ -276,30 +371,36 @@ fn run_paced_with<Q: Queue>(
     shared.stop.store(false, Ordering::Relaxed);
     warm();
     started.send(())?;
-    let (cpu, before) = (cpu_ns(schedstat)?, counts());
+    let (cpu, before, begin) = (cpu_ns(schedstat)?, counts(), Instant::now());
     worker.run(&clock);
-    let (cpu, after) = (cpu_ns(schedstat)? - cpu, counts());
-    let drops: Vec<_> = DropReason::ALL
-        .iter()
-        .map(|&reason| (reason.name(), shared.stats.drops(reason)))
-        .filter(|(_, count)| *count > 0)
-        .collect();
+    let (cpu, after, wall) = (cpu_ns(schedstat)? - cpu, counts(), begin.elapsed());
+    let drops = drops(&shared.stats);
     ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
     Ok(Measured {
         received: after.0 - before.0,
         sent: after.1 - before.1,
         total: after.0,
         cpu_ns: cpu,
+        wall_ns: wall.as_nanos() as u64,
         ..Measured::default()
     })
 }
 
+/// By reason, those that there were.
+fn drops(stats: &WorkerStats) -> Vec<(&'static str, u64)> {
+    let counts = DropReason::ALL.iter().map(|&reason| (reason.name(), stats.drops(reason)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
 /// The other side: says when to stop, and changes the tables meanwhile.
 fn pace(args: &Args, mut handle: Handle, started: &Receiver<()>) -> Result<()> {
+    let shared = handle.shared.clone();
+    let all_started = || shared.iter().try_for_each(|_| started.recv());
+    let stop_all = || shared.iter().for_each(|one| one.stop.store(true, Ordering::Relaxed));
     let gone = "the worker did not start";
-    let shared = Arc::clone(&handle.shared);
-    let received = || shared.stats.received.packets.get();
-    started.recv().context(gone)?;
+    // That of the slowest.
+    let received = || shared.iter().map(|one| one.stats.received.packets.get()).min().unwrap_or(0);
+    all_started().context(gone)?;
     let begin = Instant::now();
     // Lives: until the first have expired.
     let warm_up = Duration::from_millis(if args.life { 1500 } else { 300 });
@@ -308,8 +409,8 @@ fn pace(args: &Args, mut handle: Handle, started: &Receiver<()>) -> Result<()> {
     {
         thread::sleep(Duration::from_millis(10));
     }
-    shared.stop.store(true, Ordering::Relaxed);
-    started.recv().context(gone)?;
+    stop_all();
+    all_started().context(gone)?;
     let (begin, first) = (Instant::now(), received());
     let enough = || match args.packets {
         Some(packets) => received() - first >= packets,
@@ -328,7 +429,7 @@ fn pace(args: &Args, mut handle: Handle, started: &Receiver<()>) -> Result<()> {
     if args.changes_per_second > 0 {
         eprintln!("{changes} changes in {:.1} s", begin.elapsed().as_secs_f64());
     }
-    shared.stop.store(true, Ordering::Relaxed);
+    stop_all();
     Ok(())
 }
 
@@ -357,7 +458,8 @@ fn run_swap(mut queue: DpdkQueue, args: &Args) -> Result<Measured> {
         Some(packets) => received >= packets,
         None => start.elapsed() >= time,
     });
-    Ok(Measured { received, sent, cpu_ns: cpu_ns(schedstat)? - before, ..Measured::default() })
+    let (cpu_ns, wall_ns) = (cpu_ns(schedstat)? - before, start.elapsed().as_nanos() as u64);
+    Ok(Measured { received, sent, cpu_ns, wall_ns, ..Measured::default() })
 }
 
 /// CPU time of a thread, from its schedstat: the first field, in nanoseconds.

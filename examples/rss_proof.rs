@@ -110,7 +110,7 @@ impl Opened {
         let devices: Vec<Device> = args.devices.iter().map(|text| device(text)).collect();
         let pci = |device: &Device| match device {
             Device::Pci(address) => Some(address.clone()),
-            Device::Vdev(_) => None,
+            Device::Mac(_) | Device::Vdev(_) => None,
         };
         let eal = Eal::init(&EalConfig {
             file_prefix: format!("rss-proof-{}", std::process::id()),

@@ -14,7 +14,7 @@ use std::os::unix::net::UnixListener;
 fn every_question_has_an_answer_in_its_type() {
     let served = Served::new(Fake::bad_night());
     let node = &served.node;
-    let cases: [(&str, Value); 16] = [
+    let cases: [(&str, Value); 17] = [
         ("status", serde_json::to_value(&node.status).expect("json")),
         ("services", serde_json::to_value(&node.services).expect("json")),
         ("backends", serde_json::to_value(&node.backends).expect("json")),
@@ -29,6 +29,7 @@ fn every_question_has_an_answer_in_its_type() {
         ("ospf", serde_json::to_value(&node.ospf).expect("json")),
         ("ospf/10.255.0.2", serde_json::to_value(&node.ospf[0].neighbors[1..]).expect("json")),
         ("announce?prefix=203.0.113.1", serde_json::to_value(&node.announce[..1]).expect("json")),
+        ("cluster", serde_json::to_value(&node.cluster).expect("json")),
         ("ports", serde_json::to_value(&node.ports).expect("json")),
         ("workers", serde_json::to_value(&node.status.workers).expect("json")),
         ("drops", serde_json::to_value(&node.drops).expect("json")),

@@ -65,6 +65,7 @@ const CASES: &[(&str, &[&str], i32)] = &[
     ("ospf", &["ospf"], 0),
     ("ospf-neighbor", &["ospf", "10.255.0.2"], 0),
     ("announce-one", &["announce", "203.0.113.1"], 0),
+    ("cluster", &["cluster"], 0),
     ("ports", &["ports"], 0),
     ("workers", &["workers"], 0),
     ("drops", &["drops"], 0),

@@ -182,3 +182,18 @@ fn clients_on_one_port_and_backends_on_another() -> Result<()> {
     let options = Options { nodes: 1, ..calm() };
     told_after(options, Story::second_port, Story::two_arms)
 }
+
+#[test]
+#[ignore = "needs root: cargo xtask test lab"]
+fn connections_outlive_a_drained_node_and_its_return() -> Result<()> {
+    told(Options { cluster: true, ..calm() }, |story| {
+        story.drained_flows_go_on(1)?;
+        story.a_node_joins_and_carries_on(1)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test lab"]
+fn a_stopping_node_lets_its_connections_end() -> Result<()> {
+    told(Options { cluster: true, ..calm() }, |story| story.stopping_waits_for_flows(2))
+}

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,12 +35,12 @@ const PORTS_PER_CLIENT: u32 = 60_000;
 pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
 
-/// Write `flows` frames, one of each flow. TCP: every sixteenth is a SYN, sent again, the others
-/// are ACKs.
-pub fn write(path: &Path, flows: u32, family: Family, proto: Proto) -> Result<()> {
+/// Write a frame of each of these flows. TCP: every sixteenth is a SYN, sent again, the others are
+/// ACKs.
+pub fn write(path: &Path, flows: Range<u32>, family: Family, proto: Proto) -> Result<()> {
     let file = File::create(path).with_context(|| path.display().to_string())?;
     let mut writer = PcapWriter::new(BufWriter::new(file))?;
-    for flow in 0..flows {
+    for flow in flows {
         let flags = if flow % 16 == 0 { SYN } else { ACK };
         let frame = frame(flow, family, proto, flags);
         writer.write_packet(&PcapPacket::new(Duration::ZERO, frame.len() as u32, &frame))?;

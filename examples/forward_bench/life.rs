@@ -6,7 +6,7 @@
 //! Checksums of TCP are not kept right from packet to packet: no forwarder verifies them.
 
 use crate::capture::{self, ACK, Family, PORT, PORT_MAC, Proto, SYN};
-use crate::swap::swap;
+use crate::mirror::swap;
 use dunlin::packet::Frame;
 use dunlin::port::{BURST, Burst, Queue};
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ const OPEN: usize = 256;
 const RECEIVE: usize = 32;
 
 #[derive(Debug, Clone)]
-pub struct Bytes(Box<[u8; 60]>);
+pub struct Bytes(pub Box<[u8; 60]>);
 
 impl Frame for Bytes {
     #[inline(always)]
@@ -114,7 +114,7 @@ impl LifeQueue {
 
 /// The number that, added to an otherwise constant IPv4 header whose source address is larger by
 /// `more`, leaves its one's complement sum as it was (RFC 1071).
-fn balance(more: u32) -> u16 {
+pub fn balance(more: u32) -> u16 {
     let base = 0x0a00_0001u32;
     let fold = |address: u32| {
         let sum = (address >> 16) + (address & 0xffff);

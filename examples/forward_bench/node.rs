@@ -1,9 +1,9 @@
-//! The node that is measured: one worker with its engine and its tables, as `dunlind` makes them,
-//! on one port without a control interface.
+//! The node that is measured: workers with their engines and tables, as `dunlind` makes them, on
+//! one port without a control interface.
 
 use crate::capture::{self, ACK, Family, PORT, PORT_MAC, Proto, SYN, VIP_V4, VIP_V6};
-use crate::swap::swap;
-use anyhow::{Result, ensure};
+use crate::mirror::swap;
+use anyhow::{Context, Result, ensure};
 use dunlin::config::model::PollMode;
 use dunlin::control::state::{MAX_BACKENDS, MAX_SERVICES};
 use dunlin::forward::tables::{
@@ -21,15 +21,16 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-const BACKEND_PORT: u16 = 8080;
-const BACKENDS: u32 = 8;
+pub const BACKEND_PORT: u16 = 8080;
+pub const BACKENDS: u32 = 8;
 const LIPS: u16 = 8;
 const NEIGHBOUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 
-/// What outlives the worker: tables to publish, counters to read.
+/// What outlives the workers: tables to publish, counters to read.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub shared: Arc<Shared>,
+    /// By worker.
+    pub shared: Vec<Arc<Shared>>,
     pub published: Arc<Published>,
     pub spec: TablesSpec,
 }
@@ -42,50 +43,71 @@ pub struct Node<Q: Queue> {
 }
 
 impl Handle {
+    /// One worker.
     pub fn new(family: Family, timeouts: Timeouts) -> Result<Self> {
-        let spec = spec(family, timeouts);
-        let stats = Arc::new(WorkerStats::new(MAX_SERVICES as usize, MAX_BACKENDS as usize));
+        Self::with(family, timeouts, BACKENDS, 1)
+    }
+
+    /// So many backends behind each service, and workers.
+    pub fn with(family: Family, timeouts: Timeouts, backends: u32, workers: u16) -> Result<Self> {
+        let spec = TablesSpec { workers, ..spec(family, timeouts, backends) };
+        let shared = |core| {
+            let stats = WorkerStats::new(MAX_SERVICES as usize, MAX_BACKENDS as usize);
+            Arc::new(Shared::new(core, Arc::new(stats)))
+        };
         Ok(Self {
-            shared: Arc::new(Shared::new(0, stats)),
+            shared: (0..workers).map(shared).collect(),
             published: Arc::new(Published::new(Arc::new(Tables::build(&spec, None)?))),
             spec,
         })
     }
 
-    pub fn engine(&self, max_flows: u32) -> Engine {
+    /// A worker's. Its port has RSS, so that requests belong to whoever receives them.
+    pub fn engine(&self, worker: u16, max_flows: u32) -> Engine {
         let config = EngineConfig {
-            worker: WorkerId(0),
-            workers: 1,
+            worker: WorkerId(worker),
+            workers: self.spec.workers,
             max_flows,
             seed: 0x6475_6e6c_696e,
-            steering: Steering::default(),
+            steering: Steering::software(vec![true]),
         };
-        Engine::new(config, Arc::clone(&self.shared.stats))
+        Engine::new(config, Arc::clone(&self.shared[usize::from(worker)].stats))
     }
 
+    /// The only worker.
     pub fn node<Q: Queue>(&self, engine: Engine, queue: Q) -> Result<Node<Q>> {
+        let rings = Rings::mesh(1).pop().context("a mesh of no workers")?;
+        Ok(self.worker(0, engine, queue, rings))
+    }
+
+    pub fn worker<Q: Queue>(
+        &self,
+        id: u16,
+        engine: Engine,
+        queue: Q,
+        rings: Rings<Q::Frame>,
+    ) -> Node<Q> {
         let (commands_sender, commands) = std::sync::mpsc::sync_channel(1);
         let (wanted_neighbours, wanted) = tokio::sync::mpsc::channel(64);
-        let mut meshes = Rings::mesh(1);
-        let rings = meshes.pop().ok_or_else(|| anyhow::anyhow!("a mesh of no workers"))?;
         let worker = Worker::new(WorkerParts {
-            id: WorkerId(0),
+            id: WorkerId(id),
             engine,
             ports: vec![PortQueues {
                 wire: Some(queue),
-                wire_deputy: WorkerId(0),
+                wire_deputy: WorkerId(id),
                 control: None,
                 control_owner: WorkerId(0),
             }],
             rings,
             published: Arc::clone(&self.published),
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(&self.shared[usize::from(id)]),
             commands,
             wanted_neighbours,
+            sharing: None,
             poll: PollMode::Throughput,
             max_sleep: Duration::ZERO,
         });
-        Ok(Node { worker, _commands: commands_sender, _wanted: wanted })
+        Node { worker, _commands: commands_sender, _wanted: wanted }
     }
 
     /// Publish the next tables, in which one backend's weight differs.
@@ -105,7 +127,7 @@ pub fn establish(
     tables: &Tables,
     now: Now,
     (family, proto): (Family, Proto),
-    flows: u32,
+    flows: std::ops::Range<u32>,
 ) -> Result<()> {
     let flags_at = if family == Family::V4 { 47 } else { 67 };
     let mut forward = |frame: &mut Vec<u8>| {
@@ -113,7 +135,7 @@ pub fn establish(
         ensure!(matches!(verdict, Verdict::Transmit { .. }), "not forwarded: {verdict:?}");
         Ok(())
     };
-    for flow in 0..flows {
+    for flow in flows {
         let mut frame = capture::frame(flow, family, proto, SYN);
         forward(&mut frame)?;
         swap(&mut frame);
@@ -128,8 +150,8 @@ pub fn establish(
     Ok(())
 }
 
-/// 8 backends, 8 LIPs, one neighbour; a service for UDP and one for TCP.
-fn spec(family: Family, timeouts: Timeouts) -> TablesSpec {
+/// So many backends, 8 LIPs, one neighbour; a service for UDP and one for TCP.
+fn spec(family: Family, timeouts: Timeouts, backends: u32) -> TablesSpec {
     let port = PortId(0);
     let v4 = family == Family::V4;
     let address = |net: u8, host: u32| match family {
@@ -145,9 +167,9 @@ fn spec(family: Family, timeouts: Timeouts) -> TablesSpec {
         port: PORT,
         scheduler: Scheduler::Maglev,
         timeouts,
-        backends: (0..BACKENDS)
+        backends: (0..backends)
             .map(|n| BackendSpec {
-                id: BackendId(slot * BACKENDS + n),
+                id: BackendId(slot * backends + n),
                 address: address(102, 11 + n),
                 port: BACKEND_PORT,
                 weight: 1,

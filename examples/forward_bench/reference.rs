@@ -3,17 +3,17 @@
 use crate::{Args, Measured, cpu_ns, source};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest time it may take to start or to answer.
 const SILENCE: Duration = Duration::from_secs(60);
 
-pub fn measure(args: &Args, capture: &Path) -> Result<Measured> {
-    let mut testpmd = Testpmd::start(args, capture)?;
+pub fn measure(args: &Args, captures: &[PathBuf]) -> Result<Measured> {
+    let mut testpmd = Testpmd::start(args, &source(captures), &[])?;
     let warm_up = testpmd.counters()?.0;
     // At least one pass over all flows.
     while testpmd.counters()?.0 < warm_up + 2 * u64::from(args.flows) {
@@ -21,25 +21,29 @@ pub fn measure(args: &Args, capture: &Path) -> Result<Measured> {
     }
     let schedstat = testpmd.worker()?;
     let (before, cpu_before) = (testpmd.counters()?, cpu_ns(&schedstat)?);
+    let begin = Instant::now();
     thread::sleep(Duration::from_secs(args.seconds));
+    let wall_ns = begin.elapsed().as_nanos() as u64;
     let (after, cpu_after) = (testpmd.counters()?, cpu_ns(&schedstat)?);
     Ok(Measured {
         received: after.0 - before.0,
         sent: after.1 - before.1,
         cpu_ns: cpu_after - cpu_before,
+        wall_ns,
         ..Measured::default()
     })
 }
 
 /// A running testpmd, told what to do over its standard input. Killed when dropped.
-struct Testpmd {
+pub struct Testpmd {
     child: Child,
     commands: ChildStdin,
     lines: Receiver<String>,
 }
 
 impl Testpmd {
-    fn start(args: &Args, capture: &Path) -> Result<Self> {
+    /// Forwarding on one virtual device, with these further arguments for DPDK.
+    pub fn start(args: &Args, device: &str, more: &[&str]) -> Result<Self> {
         // It does not flush what it prints to a pipe.
         let mut command = Command::new("stdbuf");
         command
@@ -54,8 +58,8 @@ impl Testpmd {
             command.arg("--in-memory");
         }
         command
-            .arg("--vdev")
-            .arg(source(capture))
+            .args(more)
+            .args(["--vdev", device])
             .args(["--", "-i", "--auto-start", "--forward-mode=5tswap", "--mbuf-size=2176"])
             .arg(format!("--total-num-mbufs={}", args.mbufs()));
         let mut child = command
@@ -74,7 +78,7 @@ impl Testpmd {
     }
 
     /// Packets received and sent so far.
-    fn counters(&mut self) -> Result<(u64, u64)> {
+    pub fn counters(&mut self) -> Result<(u64, u64)> {
         self.commands.write_all(b"show port stats 0\n")?;
         self.commands.flush()?;
         let received = self.counter("RX-packets:")?;
@@ -94,15 +98,20 @@ impl Testpmd {
     }
 
     /// The schedstat of its forwarding thread (`lcore-worker-N`; from 23.11 on `dpdk-workerN`).
-    fn worker(&self) -> Result<PathBuf> {
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let task = task?.path();
-            if std::fs::read_to_string(task.join("comm"))?.contains("worker") {
-                return Ok(task.join("schedstat"));
-            }
-        }
-        bail!("dpdk-testpmd has no forwarding thread")
+    pub fn worker(&self) -> Result<PathBuf> {
+        worker_of(self.child.id())
     }
+}
+
+/// The schedstat of a process's forwarding thread, by its name.
+pub fn worker_of(process: u32) -> Result<PathBuf> {
+    for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.contains("worker") {
+            return Ok(task.join("schedstat"));
+        }
+    }
+    bail!("process {process} has no forwarding thread")
 }
 
 impl Drop for Testpmd {

@@ -2,8 +2,9 @@
 
 use super::error::ApiError;
 use super::model::{
-    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo,
-    FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ClusterInfo, ConfigInfo, DrainRequest,
+    DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope,
+    ServiceInfo, Status, WorkerInfo,
 };
 use std::future::Future;
 
@@ -30,6 +31,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// One entry for each configured version.
     fn ospf(&self) -> impl Future<Output = Result<Vec<OspfInfo>, ApiError>> + Send;
+
+    /// `None`: flows are not shared with other nodes.
+    fn cluster(&self) -> impl Future<Output = Result<Option<ClusterInfo>, ApiError>> + Send;
 
     fn ports(&self) -> impl Future<Output = Result<Vec<PortInfo>, ApiError>> + Send;
 

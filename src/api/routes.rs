@@ -6,7 +6,7 @@ use super::error::{ApiError, ErrorKind};
 use super::metrics;
 use super::model::{
     AddressFilter, AnnounceInfo, BackendInfo, BackendSelector, BfdSessionInfo, BgpInfo,
-    BgpNeighborInfo, DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState,
+    BgpNeighborInfo, ClusterInfo, DrainResult, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, FlowState,
     OspfNeighborInfo, ReloadResult, Scope,
 };
 use super::node::Node;
@@ -71,6 +71,7 @@ fn questions<N: Node>() -> Router<Arc<N>> {
         .route("/v1/bfd/{peer}", get(bfd_peer::<N>))
         .route("/v1/ospf", get(|State(n): S<N>| async move { n.ospf().await.map(Json) }))
         .route("/v1/ospf/{neighbor}", get(ospf_neighbor::<N>))
+        .route("/v1/cluster", get(cluster::<N>))
         .route("/v1/ports", get(|State(n): S<N>| async move { n.ports().await.map(Json) }))
         .route("/v1/workers", get(|State(n): S<N>| async move { n.workers().await.map(Json) }))
         .route("/v1/drops", get(|State(n): S<N>| async move { n.drops().await.map(Json) }))
@@ -204,6 +205,17 @@ async fn bgp<N: Node>(State(node): State<Arc<N>>) -> Answer<BgpInfo> {
     configured_bgp(node.as_ref()).await.map(Json)
 }
 
+async fn cluster<N: Node>(State(node): State<Arc<N>>) -> Answer<ClusterInfo> {
+    let info = node.cluster().await?.ok_or_else(|| {
+        ApiError::new(
+            ErrorKind::NotFound,
+            "flows are not shared with other nodes",
+            "add a [cluster] section to the configuration and restart",
+        )
+    });
+    info.map(Json)
+}
+
 async fn configured_bgp(node: &impl Node) -> Result<BgpInfo, ApiError> {
     node.bgp().await?.ok_or_else(|| {
         ApiError::new(
@@ -293,6 +305,7 @@ async fn prometheus<N: Node>(State(node): State<Arc<N>>) -> Result<Response, Api
         bgp: node.bgp().await?,
         bfd: node.bfd().await?,
         ospf: node.ospf().await?,
+        cluster: node.cluster().await?,
         ports: node.ports().await?,
         drops: node.drops().await?,
         announce: node.announce().await?,
@@ -421,7 +434,7 @@ fn no_such_path(path: &str) -> Response {
     ApiError::new(
         ErrorKind::NotFound,
         format!("no such path: {}", shorten(path)),
-        "paths are /v1/status, services, backends, flows, bgp, bgp/NEIGHBOUR, bfd, ports, workers, \
+        "paths are /v1/status, services, backends, flows, bgp, bgp/NEIGHBOUR, bfd, cluster, ports, workers, \
          drops, announce, config, metrics; and by POST drain, undrain, reload, \
          services/NAME/drain, backends/ADDRESS/drain (or undrain)",
     )

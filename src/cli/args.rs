@@ -2,6 +2,7 @@
 
 use crate::api::DEFAULT_SOCKET;
 use crate::api::model::{AddressFilter, BackendSelector, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowState};
+use crate::appliance;
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -47,7 +48,18 @@ pub struct Arguments {
     pub watch: Option<u64>,
 
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Task,
+}
+
+/// Whom a command is for.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// The node: asked through its API.
+    #[command(flatten)]
+    Node(Command),
+    /// The machine around it: done here.
+    #[command(flatten)]
+    Machine(appliance::Command),
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,6 +87,8 @@ pub enum Command {
         /// Router id or address
         neighbor: Option<IpAddr>,
     },
+    /// Other nodes, and the flows shared with them
+    Cluster,
     /// Ports: link, control interface, steering, counters
     Ports,
     /// Workers: load, flows, local ports

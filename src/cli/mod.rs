@@ -10,5 +10,5 @@ mod run;
 pub mod table;
 pub mod view;
 
-pub use args::{Arguments, Command};
+pub use args::{Arguments, Command, Task};
 pub use run::main;

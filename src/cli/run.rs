@@ -1,6 +1,6 @@
 //! From arguments to an exit code.
 
-use super::args::{Arguments, Command, FlowArguments, ScopeArguments};
+use super::args::{Arguments, Command, FlowArguments, ScopeArguments, Task};
 use super::table::Style;
 use super::view;
 use crate::api::client::{Client, ClientError, decode, encode};
@@ -30,26 +30,33 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    if arguments.watch.is_some() && !arguments.command.is_question() {
+    if arguments.watch.is_some() && matches!(arguments.command, Task::Machine(_)) {
+        return fail("--watch is for commands that only show the node", USAGE);
+    }
+    let command = match &arguments.command {
+        Task::Node(command) => command,
+        Task::Machine(command) => return crate::appliance::run(command, &arguments),
+    };
+    if arguments.watch.is_some() && !command.is_question() {
         return fail("--watch is for commands that only show", USAGE);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(&arguments)),
+        Ok(runtime) => runtime.block_on(run(&arguments, command)),
         Err(error) => fail(&format!("cannot start: {error}"), ERROR),
     }
 }
 
-async fn run(arguments: &Arguments) -> ExitCode {
+async fn run(arguments: &Arguments, command: &Command) -> ExitCode {
     let Some(seconds) = arguments.watch else {
-        return match answer(arguments).await {
+        return match answer(arguments, command).await {
             Ok((text, code)) => print(&text, code),
             Err(error) => fail(&error.to_string(), ERROR),
         };
     };
     let terminal = io::stdout().is_terminal();
     loop {
-        let text = match answer(arguments).await {
+        let text = match answer(arguments, command).await {
             Ok((text, _)) => text,
             Err(error) => format!("{error}\n"),
         };
@@ -91,14 +98,14 @@ fn fail(message: &str, code: u8) -> ExitCode {
 }
 
 /// What to print, and the exit code that goes with it.
-async fn answer(arguments: &Arguments) -> Result<(String, u8), ClientError> {
+async fn answer(arguments: &Arguments, command: &Command) -> Result<(String, u8), ClientError> {
     let client = Client::new(&arguments.socket);
-    let (body, as_it_is) = match request(&arguments.command) {
+    let (body, as_it_is) = match request(command) {
         Request::Get(path) => (client.get_raw(&path).await?, false),
         Request::Post(path, body) => (client.post_raw(&path, body).await?, false),
         Request::Text(path) => (client.get_raw(&path).await?, true),
     };
-    let code = match arguments.command {
+    let code = match command {
         Command::Status => match decode::<Status>(&body)?.health.state {
             HealthState::Ok => 0,
             HealthState::Degraded | HealthState::Draining => NOT_HEALTHY,
@@ -113,7 +120,7 @@ async fn answer(arguments: &Arguments) -> Result<(String, u8), ClientError> {
         return Ok((text, code));
     }
     let style = Style::of_stdout();
-    show(&arguments.command, &body, style).map(|text| (text, code))
+    show(command, &body, style).map(|text| (text, code))
 }
 
 enum Request {
@@ -141,6 +148,7 @@ fn request(command: &Command) -> Request {
         Command::Ospf { neighbor: Some(address) } => {
             get(&format!("ospf/{}", encode(&address.to_string())))
         }
+        Command::Cluster => get("cluster"),
         Command::Ports => get("ports"),
         Command::Workers => get("workers"),
         Command::Drops { .. } => get("drops"),
@@ -201,6 +209,7 @@ fn show(command: &Command, body: &[u8], style: Style) -> Result<String, ClientEr
         Command::Ospf { neighbor: Some(_) } => {
             view::ospf_neighbors(&decode::<Vec<OspfNeighborInfo>>(body)?, style)
         }
+        Command::Cluster => view::cluster(&decode(body)?, style),
         Command::Ports => view::ports(&decode::<Vec<PortInfo>>(body)?, style),
         Command::Workers => view::workers(&decode::<Vec<WorkerInfo>>(body)?, style),
         Command::Drops { all } => view::drops(&decode::<Vec<DropInfo>>(body)?, *all, style),

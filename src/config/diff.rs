@@ -33,6 +33,7 @@ pub enum Subject {
     /// A prefix of local addresses.
     Local(IpNet),
     Announce,
+    Cluster,
     Bfd,
     Bgp,
     Neighbor(Peer),
@@ -119,6 +120,19 @@ impl Diff {
         }
     }
 
+    /// A field that only a restart applies, and that is not shown.
+    fn hidden_fixed<T: PartialEq>(
+        &mut self,
+        subject: &Subject,
+        name: &'static str,
+        old: &T,
+        new: &T,
+    ) {
+        if old != new {
+            self.push(subject.clone(), Kind::Field { name, values: None }, Effect::Restart);
+        }
+    }
+
     fn push(&mut self, subject: Subject, kind: Kind, effect: Effect) {
         self.changes.push(Change { subject, kind, effect });
     }
@@ -187,6 +201,7 @@ impl Display for Subject {
             Self::Route(prefix) => write!(f, "route {prefix}"),
             Self::Local(prefix) => write!(f, "local {prefix}"),
             Self::Announce => f.write_str("announce"),
+            Self::Cluster => f.write_str("cluster"),
             Self::Bfd => f.write_str("bfd"),
             Self::Bgp => f.write_str("bgp"),
             Self::Neighbor(peer) => write!(f, "bgp neighbor {peer}"),

@@ -15,12 +15,14 @@ mod secret;
 mod announce;
 mod bfd;
 mod bgp;
+mod cluster;
+mod management;
 mod network;
 mod node;
 mod ospf;
 mod reader;
 mod service;
-mod value;
+pub(crate) mod value;
 
 #[cfg(test)]
 mod tests;
@@ -94,12 +96,15 @@ fn read(root: &Table<'_>) -> Config {
     let local_prefixes = network::local(root, &mut known);
     known.local_is_sound = report.count() == before_local;
     let local_addresses = local_prefixes.iter().flat_map(network::addresses_of).collect();
+    let management = management::management(root, &mut known);
     let ospf = ospf::ospf(root, Version::V2, &mut known);
     let ospf3 = ospf::ospf(root, Version::V3, &mut known);
     Config {
         node: node::node(root, &ports),
         dataplane: node::dataplane(root),
+        management,
         announce: announce::announce(root, &known),
+        cluster: cluster::cluster(root),
         bfd: bfd::profile(root),
         bgp: bgp::bgp(root, &known),
         ospf,

@@ -13,7 +13,7 @@ use routing::bgp::wire::{Families, Role};
 use routing::ospf::auth::Algorithm;
 use routing::ospf::{AreaKind, NetworkKind};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,7 +28,11 @@ pub struct Config {
     pub local_addresses: Vec<IpAddr>,
     /// The prefixes as configured; these are announced.
     pub local_prefixes: Vec<IpNet>,
+    /// How the appliance is reached; other installations ignore it.
+    pub management: Option<Management>,
     pub announce: Announce,
+    /// `None`: flows are not shared with other nodes.
+    pub cluster: Option<Cluster>,
     pub bfd: BfdProfile,
     pub bgp: Option<Bgp>,
     /// OSPFv2: carries the IPv4 prefixes.
@@ -83,6 +87,8 @@ pub struct Dataplane {
 pub enum Device {
     /// PCI address, e.g. `0000:03:00.0`.
     Pci(String),
+    /// The NIC with this MAC address, wherever it is plugged in. `dunlin machine` finds it.
+    Mac(Mac),
     /// DPDK virtual device: driver and arguments, e.g. `net_af_packet,iface=eth1`.
     Vdev(String),
 }
@@ -108,10 +114,49 @@ pub struct Port {
     pub mac: Option<Mac>,
 }
 
+/// A NIC of the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NicName {
+    /// Name of its interface, e.g. `eno1`.
+    Name(String),
+    Mac(Mac),
+}
+
+/// How the appliance itself is reached: a NIC that stays with the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Management {
+    pub interface: NicName,
+    /// Ask for an address, besides the configured ones.
+    pub dhcp: bool,
+    pub addresses: Vec<IpNet>,
+    /// At most one of each family, each in the network of an address.
+    pub gateways: Vec<IpAddr>,
+    pub dns: Vec<IpAddr>,
+    /// Lines of `authorized_keys` for root.
+    pub ssh_keys: Vec<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticRoute {
     pub prefix: IpNet,
     pub via: Vec<IpAddr>,
+}
+
+/// The other nodes, and how flows are shared with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Where we listen, and what peers know us by.
+    pub address: SocketAddr,
+    /// Sorted; at least one, none twice, and not ourselves.
+    pub peers: Vec<SocketAddr>,
+    /// 16 to 128 bytes.
+    pub key: Secret,
+    /// Flows that each worker may ask for per second.
+    pub questions_per_second: u32,
+    /// Flows of other nodes that each worker may hold.
+    pub max_adopted: u32,
+    /// On stop, how long flows may go on after the withdrawal.
+    pub drain_flows: Duration,
 }
 
 /// How prefixes are announced.

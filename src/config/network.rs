@@ -1,8 +1,9 @@
 //! `[[port]]`, `[[route]]` and `[local]`: where the node stands in the network.
 
-use super::model::{ControlKind, Port, StaticRoute};
+use super::model::{ControlKind, Device, Port, StaticRoute};
 use super::reader::{Field, Table};
 use super::{schema, value};
+use crate::forward::tables::Mac;
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -28,6 +29,8 @@ pub(super) struct Known {
     pub local_is_sound: bool,
     /// Names of the ports.
     pub ports: HashSet<String>,
+    /// Ports that are named by the MAC address of their NIC.
+    pub macs: HashSet<Mac>,
     /// Networks that the ports are in, by port.
     pub networks: Vec<(String, IpNet)>,
     /// Ports whose neighbors OSPF of these versions has followed by BFD: IPv4, IPv6.
@@ -80,6 +83,9 @@ pub(super) fn ports(root: &Table<'_>, known: &mut Known) -> Vec<Port> {
             .and_then(|field| field.parse("a string like \"02:00:00:00:00:01\"", value::mac));
         let mtu = port_mtu(&table, &addresses);
         known.ports.extend(name.clone());
+        if let Some(Device::Mac(mac)) = &device {
+            known.macs.insert(*mac);
+        }
         if let Some(name) = &name {
             known.networks.extend(addresses.iter().map(|net| (name.clone(), net.trunc())));
         }
@@ -107,7 +113,7 @@ fn port_addresses(table: &Table<'_>, holder: &str, known: &mut Known) -> Vec<IpN
 }
 
 /// Takes an address for `holder`, or reports that it is taken.
-fn hold(item: &Field<'_>, known: &mut Known, address: IpAddr, holder: &str) -> bool {
+pub(super) fn hold(item: &Field<'_>, known: &mut Known, address: IpAddr, holder: &str) -> bool {
     let other = known.holders.insert(address, holder.to_owned());
     if let Some(other) = &other {
         item.error(format!("{address} is already an address of {other}"));

@@ -19,7 +19,9 @@ pub const ROOT: Section = Section {
         "port",
         "route",
         "local",
+        "management",
         "announce",
+        "cluster",
         "bfd",
         "bgp",
         "ospf",
@@ -53,6 +55,11 @@ pub const ROUTE: Section = Section { name: "route", keys: &["to", "via"] };
 
 pub const LOCAL: Section = Section { name: "local", keys: &["addresses"] };
 
+pub const MANAGEMENT: Section = Section {
+    name: "management",
+    keys: &["interface", "dhcp", "addresses", "gateways", "dns", "ssh-keys"],
+};
+
 pub const ANNOUNCE: Section = Section {
     name: "announce",
     keys: &[
@@ -70,6 +77,11 @@ pub const ANNOUNCE: Section = Section {
 };
 
 pub const ANNOUNCE_OSPF: Section = Section { name: "announce.ospf", keys: &["cost", "type"] };
+
+pub const CLUSTER: Section = Section {
+    name: "cluster",
+    keys: &["address", "port", "peers", "key", "max-questions", "max-adopted", "drain-flows"],
+};
 
 pub const BFD: Section = Section { name: "bfd", keys: &["min-tx", "min-rx", "multiplier"] };
 
@@ -244,8 +256,10 @@ pub const SECTIONS: &[&Section] = &[
     &PORT,
     &ROUTE,
     &LOCAL,
+    &MANAGEMENT,
     &ANNOUNCE,
     &ANNOUNCE_OSPF,
+    &CLUSTER,
     &BFD,
     &BGP,
     &NEIGHBOR,

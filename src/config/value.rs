@@ -3,14 +3,14 @@
 //! Each function takes the text and gives the value, or the rest of a sentence that begins with
 //! the quoted text: `is not a duration (expected like "500ms")`.
 
-use crate::config::model::Device;
+use crate::config::model::{Device, NicName};
 use crate::forward::tables::Mac;
 use ipnet::IpNet;
 use routing::bgp::config::PrefixMatch;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-pub(super) type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 /// An integer and a unit: `200us`, `500ms`, `3s`, `5m`, `1h`.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
@@ -61,7 +61,7 @@ fn count_and_unit(text: &str) -> Option<(u64, &str)> {
 }
 
 /// An address that a packet can be sent to and that is not bound to one link.
-pub(super) fn unicast(text: &str) -> Parsed<IpAddr> {
+pub(crate) fn unicast(text: &str) -> Parsed<IpAddr> {
     let address = text.parse().map_err(|_| {
         "is not an IP address (expected like \"10.0.2.1\" or \"fd00::1\")".to_owned()
     })?;
@@ -87,7 +87,7 @@ pub(super) fn check_unicast(address: IpAddr) -> Parsed<()> {
 }
 
 /// An address with or without a port: `10.0.2.1:80`, `[fd00::1]:80`, `10.0.2.1`, `fd00::1`.
-pub(super) fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
+pub(crate) fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
     let (address, port) = match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
         (Ok(SocketAddr::V6(v6)), _) if v6.scope_id() != 0 => {
             return Err("has a zone, expected a routable unicast address".to_owned());
@@ -108,7 +108,7 @@ pub(super) fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
 
 /// A prefix: `10.9.1.0/29`, `fd00::/64`. An address alone is a prefix of its full length.
 /// Bits beyond the length must be zero.
-pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
+pub(crate) fn prefix(text: &str) -> Parsed<IpNet> {
     let prefix = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
         Err(_) => text.parse::<IpNet>().map_err(|_| {
@@ -125,7 +125,7 @@ pub(super) fn prefix(text: &str) -> Parsed<IpNet> {
 }
 
 /// An address of an interface with the length of its network: `10.1.1.2/24`.
-pub(super) fn interface_address(text: &str) -> Parsed<IpNet> {
+pub(crate) fn interface_address(text: &str) -> Parsed<IpNet> {
     let example = "(expected like \"10.1.1.2/24\" or \"fd00:1::2/64\")";
     if text.parse::<IpAddr>().is_ok() {
         return Err(format!("has no prefix length {example}"));
@@ -145,10 +145,13 @@ pub(super) fn interface_address(text: &str) -> Parsed<IpNet> {
     Ok(net)
 }
 
-/// A PCI address or a DPDK virtual device.
+/// A PCI address, the MAC address of a NIC, or a DPDK virtual device.
 pub(super) fn device(text: &str) -> Parsed<Device> {
     if let Some(pci) = pci_address(text) {
         return Ok(Device::Pci(pci));
+    }
+    if let Some(text) = text.strip_prefix("mac:") {
+        return mac(text).map(Device::Mac);
     }
     let (driver, _) = text.split_once(',').unwrap_or((text, ""));
     let known = ["net_", "eth_", "virtio_user"].iter().any(|prefix| driver.starts_with(prefix));
@@ -156,9 +159,17 @@ pub(super) fn device(text: &str) -> Parsed<Device> {
     if known && plain && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(Device::Vdev(text.to_owned()));
     }
-    Err("is not a device (expected a PCI address like \"0000:03:00.0\" or a DPDK virtual device \
-         like \"net_af_packet,iface=eth1\")"
+    Err("is not a device (expected a PCI address like \"0000:03:00.0\", a NIC by \
+         \"mac:52:54:00:00:00:01\", or a DPDK virtual device like \"net_af_packet,iface=eth1\")"
         .to_owned())
+}
+
+/// The name of a kernel interface, or `mac:` and a MAC address.
+pub(super) fn nic(text: &str) -> Parsed<NicName> {
+    match text.strip_prefix("mac:") {
+        Some(text) => mac(text).map(NicName::Mac),
+        None => interface_name(text).map(NicName::Name),
+    }
 }
 
 /// `0000:03:00.0` or `03:00.0`, normalised to the long form in lower case.
@@ -354,7 +365,7 @@ pub(super) fn area(text: &str) -> Parsed<Ipv4Addr> {
 }
 
 /// A name for people and logs: letters, digits, `.`, `_`, `-`, beginning with a letter or digit.
-pub(super) fn name(text: &str) -> Parsed<String> {
+pub(crate) fn name(text: &str) -> Parsed<String> {
     let begins = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if begins && text.len() <= 63 && text.bytes().all(is_name_byte) {
         return Ok(text.to_owned());
@@ -365,7 +376,7 @@ pub(super) fn name(text: &str) -> Parsed<String> {
 }
 
 /// A name that the kernel accepts for a network interface, and that is not taken by one.
-pub(super) fn interface_name(text: &str) -> Parsed<String> {
+pub(crate) fn interface_name(text: &str) -> Parsed<String> {
     let reserved = ["lo", "all", "default"];
     if reserved.contains(&text) {
         return Err("is reserved by the kernel, expected another name".to_owned());

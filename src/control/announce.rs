@@ -3,8 +3,8 @@
 //! Rules (docs/architecture.md, "The way of a decision"):
 //! - a VIP is announced only once every worker has taken the tables that serve it, a local address
 //!   of its family exists, and enough backends are usable behind a next hop that resolves;
-//! - once it is, health checks decide: a neighbour entry that is forgotten and learnt again is no
-//!   reason to withdraw, but a port that goes down is;
+//! - once it is, its health checks decide, if it has any: a neighbour entry that is forgotten and
+//!   learnt again is no reason to withdraw, but a port that goes down is;
 //! - it is withdrawn without waiting for anything;
 //! - a stalled worker takes everything down: the node no longer serves all it attracts;
 //! - on drain the preference falls first (GRACEFUL_SHUTDOWN, RFC 8326; the highest OSPF cost), then

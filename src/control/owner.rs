@@ -53,6 +53,7 @@ pub struct Owner {
     drain_wait: Duration,
     /// Something happened since the last settlement.
     dirty: bool,
+    settled: bool,
 }
 
 impl Owner {
@@ -67,6 +68,7 @@ impl Owner {
             drains: BTreeMap::new(),
             drain_wait,
             dirty: true,
+            settled: false,
         }
     }
 
@@ -139,6 +141,11 @@ impl Owner {
         self.drains.get(&DrainScope::Node).is_some_and(|drain| drain.phase == Drain::Withdrawn)
     }
 
+    /// All that was configured at the start has been decided, and handed out.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// Forget what has left the configuration and has no flows.
     pub fn reap(&mut self, active: impl Fn(BackendId) -> u64) {
         self.dirty |= self.state.reap(active);
@@ -154,6 +161,7 @@ impl Owner {
         // on; building and publishing them comes last, since a withdrawal waits for nothing.
         let next = self.state.next_tables(&self.spec);
         self.settle_announcements(outputs);
+        self.settled = self.settled || self.state.is_settled();
         if let Some(spec) = next
             && outputs.tables(&spec)
         {

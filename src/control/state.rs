@@ -430,7 +430,10 @@ impl State {
     fn service_view(&self, service: &ServiceState) -> ServiceView {
         let configured = service.backends.iter().filter(|b| b.removed.is_none());
         let path = match self.best_path(service) {
-            Some(Path::Unresolved) if service.path_proven => Path::Proven,
+            // Without a check, neighbour discovery is the only one there is.
+            Some(Path::Unresolved) if service.path_proven && service.config.check.is_some() => {
+                Path::Proven
+            }
             path => path.unwrap_or(Path::Down),
         };
         ServiceView {

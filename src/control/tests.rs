@@ -50,6 +50,7 @@ fn service(backends: &[&str]) -> Service {
 
 fn config(services: Vec<Service>) -> Arc<Config> {
     Arc::new(Config {
+        cluster: None,
         node: Node {
             name: "n1".into(),
             router_id: "10.1.1.2".parse().unwrap(),
@@ -71,6 +72,7 @@ fn config(services: Vec<Service>) -> Arc<Config> {
         routes: vec![],
         local_addresses: vec!["10.9.1.1".parse().unwrap()],
         local_prefixes: vec!["10.9.1.0/29".parse().unwrap()],
+        management: None,
         announce: Announce { drain_wait: Duration::from_secs(5), defaults: Attributes::default() },
         ospf: None,
         ospf3: None,
@@ -215,6 +217,15 @@ fn withdrawn_on_stall_and_on_link_down_but_not_on_a_forgotten_neighbour() {
     bench.apply(Event::Link { port: 0, up: false });
     assert!(!bench.spec.ports[0].up);
     assert!(!bench.announced(), "the cable is out");
+}
+
+#[test]
+fn without_a_check_a_next_hop_that_stops_resolving_is_believed() {
+    let unchecked = Service { check: None, ..service(&["10.2.0.11"]) };
+    let mut bench = Bench::new(vec![unchecked]);
+    assert!(bench.announced());
+    bench.apply(Event::Kernel(KernelView { neighbours: BTreeMap::new(), ..kernel() }));
+    assert!(!bench.announced());
 }
 
 #[test]

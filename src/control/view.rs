@@ -250,13 +250,19 @@ pub fn drain(owner: &Owner, workers: &Workers, now: Instant) -> Option<DrainInfo
             Drain::No | Drain::Lowered => DrainPhase::Lowered,
         },
         reason: drain.reason.clone(),
-        flows_left: flows(workers),
+        flows_left: own_flows(workers),
     })
 }
 
 /// Flows on this node.
 pub fn flows(workers: &Workers) -> u64 {
     workers.iter().map(|w| w.stats.flows.get()).sum()
+}
+
+/// Flows that need this node: those that it only carries on for another node left out.
+pub fn own_flows(workers: &Workers) -> u64 {
+    let adopted: u64 = workers.iter().map(|w| w.stats.sharing.adopted.get()).sum();
+    flows(workers).saturating_sub(adopted)
 }
 
 /// The node in one word; `others`: reasons from outside the owner's state (sessions, reload).

@@ -3,6 +3,7 @@
 //! Refuses what cannot be right, with the slot that is wrong. Reuses what did not change: Maglev
 //! tables and the FIB of the previous tables.
 
+use super::adopt::MAX_OWN_LIP;
 use super::fib::{Adjacency, Fib, Hop, Source};
 use super::hash::Seed;
 use super::schedule::{Schedule, takes_new_flows};
@@ -42,7 +43,7 @@ pub enum BuildError {
 }
 
 /// An address of either family in 16 bytes; IPv4 in the last four. Which it is, is known besides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Address(pub [u8; 16]);
 
 impl Address {
@@ -110,6 +111,8 @@ impl From<Timeouts> for TimeoutTicks {
 struct ServiceCold {
     timeouts: TimeoutTicks,
     schedule: Schedule,
+    /// Address and port (network order) of each backend, in this order.
+    backends: Box<[(Address, u16, BackendId)]>,
 }
 
 /// Whose address a destination is.
@@ -263,6 +266,19 @@ impl Tables {
         Some(&self.cold(id)?.schedule)
     }
 
+    /// The backend of a service with this address and port (network order), whether or not it takes
+    /// new flows.
+    pub(super) fn find_backend(
+        &self,
+        service: ServiceId,
+        address: Address,
+        port: u16,
+    ) -> Option<BackendId> {
+        let backends = &self.cold(service)?.backends;
+        let at = backends.binary_search_by_key(&(address, port), |&(a, p, _)| (a, p)).ok()?;
+        Some(backends[at].2)
+    }
+
     /// Of the service, or the defaults if its slot is empty.
     pub(super) fn timeouts(&self, id: ServiceId) -> TimeoutTicks {
         self.cold(id).map_or_else(|| Timeouts::default().into(), |cold| cold.timeouts)
@@ -317,7 +333,11 @@ impl Tables {
             self.add_backend(spec, backend, seen)?;
         }
         let schedule = Schedule::build(spec, previous.and_then(|tables| tables.schedule(spec.id)));
-        let cold = ServiceCold { timeouts: spec.timeouts.into(), schedule };
+        let cold = ServiceCold {
+            timeouts: spec.timeouts.into(),
+            schedule,
+            backends: endpoints(&spec.backends),
+        };
         if slot(&mut self.services_cold, service as usize).replace(cold).is_some() {
             return Err(BuildError::Duplicate("service", service));
         }
@@ -368,6 +388,9 @@ impl Tables {
             if !is_host(lip.address) || self.locals.get(address, u32::from(v6)).is_some() {
                 return Err(BuildError::AddressConflict(lip.address));
             }
+            if lip.id.0 >= MAX_OWN_LIP {
+                return Err(BuildError::SlotTooLarge("local address", lip.id.0.into()));
+            }
             let slot = slot(&mut self.lips, usize::from(lip.id.0));
             if slot.present {
                 return Err(BuildError::Duplicate("local address", lip.id.0.into()));
@@ -410,6 +433,21 @@ impl Tables {
         })?);
         Ok(())
     }
+}
+
+/// Sorted; of several with the same address and port (all but one removed), the one in use.
+fn endpoints(backends: &[BackendSpec]) -> Box<[(Address, u16, BackendId)]> {
+    let endpoint = |backend: &BackendSpec| {
+        (Address::of(backend.address), u16::from_ne_bytes(backend.port.to_be_bytes()))
+    };
+    let mut sorted: Vec<&BackendSpec> = backends.iter().collect();
+    sorted.sort_by_key(|backend| (endpoint(backend), !takes_new_flows(backend)));
+    sorted.dedup_by_key(|backend| endpoint(backend));
+    let found = sorted.into_iter().map(|backend| {
+        let (address, port) = endpoint(backend);
+        (address, port, backend.id)
+    });
+    found.collect()
 }
 
 fn check_service(spec: &ServiceSpec) -> Result<(), BuildError> {

@@ -14,6 +14,7 @@
 //! What is the same for a whole burst is fetched once ([`Way`]), and what is counted for a whole
 //! burst is written once ([`Run`], [`Tally`]).
 
+use super::adopt::ForeignLips;
 use super::engine::{Context, Engine};
 use super::fib::Adjacency;
 use super::flows::{Direction, Entry, Record, State};
@@ -29,7 +30,7 @@ use arrayvec::ArrayVec;
 
 /// A frame after the first stages.
 #[derive(Debug, Clone, Copy)]
-struct Parsed {
+pub(super) struct Parsed {
     step: Step,
     hash: u32,
     found: Entry,
@@ -37,7 +38,7 @@ struct Parsed {
 
 /// One [`Parsed`] per frame of a burst, used again and again.
 #[derive(Debug)]
-pub(super) struct Scratch(Vec<Parsed>);
+pub(super) struct Scratch(pub Vec<Parsed>);
 
 impl Scratch {
     pub fn new() -> Self {
@@ -56,7 +57,7 @@ pub(super) enum Step {
 }
 
 /// What holds for all frames of a burst, at hand.
-struct Way<'a> {
+pub(super) struct Way<'a> {
     context: Context<'a>,
     adjacencies: &'a [Adjacency],
     routing: u32,
@@ -67,10 +68,10 @@ struct Way<'a> {
 }
 
 /// Equally many of each, and one per frame.
-struct Frames<'a, F> {
-    frames: &'a mut [F],
-    parsed: &'a [Parsed],
-    verdicts: &'a mut [Verdict],
+pub(super) struct Frames<'a, F> {
+    pub frames: &'a mut [F],
+    pub parsed: &'a [Parsed],
+    pub verdicts: &'a mut [Verdict],
 }
 
 impl Engine {
@@ -91,15 +92,7 @@ impl Engine {
         while verdicts.len() < count {
             verdicts.push(Verdict::Kernel);
         }
-        let tables = context.tables;
-        let way = Way {
-            context: *context,
-            adjacencies: tables.adjacencies(),
-            routing: tables.routing(),
-            // No frame has 64 bits of MAC.
-            mac: tables.port_mac(context.port).unwrap_or(u64::MAX),
-            steer: self.asks_owner(context),
-        };
+        let way = self.way(context);
         self.parse(&way, frames, parsed, verdicts);
         self.look_up(parsed);
         let mut tally = Tally::new();
@@ -108,9 +101,21 @@ impl Engine {
         tally.egress()
     }
 
+    pub(super) fn way<'a>(&self, context: &Context<'a>) -> Way<'a> {
+        let tables = context.tables;
+        Way {
+            context: *context,
+            adjacencies: tables.adjacencies(),
+            routing: tables.routing(),
+            // No frame has 64 bits of MAC.
+            mac: tables.port_mac(context.port).unwrap_or(u64::MAX),
+            steer: self.asks_owner(context),
+        }
+    }
+
     /// Stage 1. (Stages are functions of their own because the compiler then has registers enough.)
     #[inline(never)]
-    fn parse<F: Frame>(
+    pub(super) fn parse<F: Frame>(
         &self,
         way: &Way,
         frames: &[F],
@@ -150,7 +155,7 @@ impl Engine {
     /// tight loop of them is in flight together. Not inlined, so that the compiler knows that what
     /// is written is no part of the index.
     #[inline(never)]
-    fn look_up(&self, parsed: &mut [Parsed]) {
+    pub(super) fn look_up(&self, parsed: &mut [Parsed]) {
         if self.touch {
             let mut touched = 0;
             for parsed in parsed.iter() {
@@ -173,7 +178,7 @@ impl Engine {
     }
 
     /// Stage 3: the short way as far as it goes, then the long way for one frame, and so on.
-    fn translate<F: Frame>(&mut self, way: &Way, all: Frames<F>, tally: &mut Tally) {
+    pub(super) fn translate<F: Frame>(&mut self, way: &Way, all: Frames<F>, tally: &mut Tally) {
         let Frames { frames, parsed, verdicts } = all;
         let mut at = 0;
         while let Some(next) = parsed.get(at) {
@@ -221,7 +226,7 @@ impl Engine {
         tally: &mut Tally,
     ) -> usize {
         let step = Step::Translate(transport(A::V6, TCP));
-        let Self { flows, stats, .. } = self;
+        let Self { flows, adoption, stats, .. } = self;
         let stats: &WorkerStats = stats;
         let records = flows.records_mut();
         let mut usage = Run::new();
@@ -233,7 +238,7 @@ impl Engine {
             let bytes = frame.total_len() as u64;
             let found = parsed.found;
             let Some((record, adjacency)) =
-                translate::<A, TCP, N, F>(way, records, frame, bytes, found)
+                translate::<A, TCP, N, F>(way, &adoption.lips, records, frame, bytes, found)
             else {
                 break;
             };
@@ -258,6 +263,7 @@ impl Engine {
 #[inline(always)]
 fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
     way: &Way<'a>,
+    foreign: &ForeignLips,
     records: &'a mut [Record],
     frame: &mut F,
     bytes: u64,
@@ -266,7 +272,7 @@ fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
     let header = frame.data_mut().first_chunk_mut::<N>()?;
     let record = records.get_mut(found.flow() as usize)?;
     let direction = found.direction();
-    let (arrives, leaves) = A::wires(way.context.tables, record, direction)?;
+    let (arrives, leaves) = A::wires(way.context.tables, foreign, record, direction)?;
     if arrives != Wire::read(header) || record.transport != transport(A::V6, TCP) as u8 {
         return None;
     }
@@ -369,7 +375,7 @@ impl Run {
 }
 
 /// Where the frames of a burst go, all together.
-struct Tally {
+pub(super) struct Tally {
     /// The numbers of all ports that frames leave by, by AND and by OR: the same if it is one.
     ports: [u16; 2],
     /// Some frame does not leave.
@@ -377,7 +383,7 @@ struct Tally {
 }
 
 impl Tally {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self { ports: [u16::MAX, 0], stays: false }
     }
 

@@ -1,17 +1,19 @@
 //! What happens to a TCP or UDP packet that the burst's lookup gave no flow: another look, or a
 //! new flow, or a reason why not.
 
+use super::adopt::{ForeignLips, deadline, ended};
 use super::build::{Local, Tables, is_host};
-use super::engine::{Context, Engine, Origin, ended};
+use super::engine::{Context, Engine, Origin};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::hash::Seed;
 use super::owner::Asked;
 use super::pool::Toward;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
+use super::time::Tick;
 use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number};
 use super::verdict::{DropReason, Verdict};
-use crate::packet::Transport;
+use crate::packet::{TCP_SYN, Transport};
 use std::net::SocketAddr;
 
 /// What is known of a packet that may begin a flow.
@@ -21,6 +23,17 @@ pub(super) struct Arrival<A> {
     pub hash: u32,
     pub flags: u8,
     pub ttl: u8,
+}
+
+/// A flow to be made: its two sides, and what it is called in the tables.
+pub(super) struct Mapped<A> {
+    pub transport: Transport,
+    pub outside: Tuple<A>,
+    pub inside: Tuple<A>,
+    pub service: ServiceId,
+    pub backend: BackendId,
+    pub lip: LipId,
+    pub state: State,
 }
 
 impl Engine {
@@ -33,20 +46,25 @@ impl Engine {
         arrival: &Arrival<A>,
     ) -> Result<Entry, Verdict> {
         let transport = arrival.transport;
-        let known = find(&self.flows, context.tables, transport, &arrival.tuple, arrival.hash);
+        let (tables, lips) = (context.tables, &self.adoption.lips);
+        let known = find(&self.flows, tables, lips, transport, &arrival.tuple, arrival.hash);
         if let Some(entry) = known {
-            if !self.starts_anew(context.tables, entry, arrival.flags) {
+            if !self.starts_anew(tables, entry, arrival.flags) {
+                if is_tcp(transport) && tcp::opens(arrival.flags) {
+                    self.doubt(tables, context.now, entry.flow());
+                }
                 return Ok(entry);
             }
             self.end(entry.flow());
             self.stats.flows_replaced.add(1);
         }
-        let service = match find_service(context.tables, arrival) {
-            Err(Verdict::Drop(DropReason::NoFlow)) => {
-                return Err(self.stray_reply(&context, arrival));
+        let service = find_service(tables, arrival).map_err(|verdict| match verdict {
+            Verdict::Drop(DropReason::NotSyn) if arrival.flags & TCP_SYN == 0 => {
+                Verdict::Drop(self.ask(tables, context.now, &arrival.tuple, arrival.hash))
             }
-            found => found?,
-        };
+            Verdict::Drop(DropReason::NoFlow) => self.stray_reply(&context, arrival),
+            other => other,
+        })?;
         let flow = self.create(context, arrival, service).map_err(Verdict::Drop)?;
         Ok(Entry::new(flow, Direction::Request))
     }
@@ -78,11 +96,18 @@ impl Engine {
             && (record.state.closing() || !backend.is_some_and(|b| b.takes_new_flows))
     }
 
+    /// Whether [`Engine::find_or_create`] must look at a segment that the burst's lookup gave this
+    /// flow: as [`Engine::starts_anew`], or it is a SYN and the flow another node's.
+    pub(super) fn may_start_anew(&self, tables: &Tables, entry: Entry, flags: u8) -> bool {
+        let adopted = || self.flows.get(entry.flow()).is_some_and(|r| r.lip.is_foreign());
+        self.starts_anew(tables, entry, flags) || (tcp::opens(flags) && adopted())
+    }
+
     /// Remove a flow and book it.
-    fn end(&mut self, flow: FlowNumber) {
+    pub(super) fn end(&mut self, flow: FlowNumber) {
         let record = self.flows.remove(flow);
         if record.state != State::Free {
-            ended(&record, &mut self.pool, &self.stats);
+            ended(&record, &mut self.pool, &mut self.adoption, &self.stats);
         }
     }
 
@@ -103,14 +128,11 @@ impl Engine {
         };
         self.stats.flows_created.add(1);
         let used = [self.stats.service(service), self.stats.backend(backend)];
-        for usage in used.into_iter().flatten() {
-            usage.active.add(1);
-            usage.total.add(1);
-        }
+        used.into_iter().flatten().for_each(|usage| usage.total.add(1));
         Ok(flow)
     }
 
-    fn schedule<A: Family>(
+    pub(super) fn schedule<A: Family>(
         &mut self,
         tables: &Tables,
         arrival: &Arrival<A>,
@@ -127,14 +149,14 @@ impl Engine {
     }
 
     /// A LIP and port (host order) whose replies from `backend` no flow is waiting for.
-    fn take_local<A: Family>(
+    pub(super) fn take_local<A: Family>(
         &mut self,
         tables: &Tables,
         transport: Transport,
         backend: BackendId,
     ) -> Result<(LipId, u16), DropReason> {
         let slot = tables.backend(backend).ok_or(DropReason::NoBackend)?;
-        let Self { pool, flows, seed, .. } = self;
+        let Self { pool, flows, adoption, seed, .. } = self;
         let address =
             SocketAddr::new(slot.address.ip(A::V6), u16::from_be_bytes(slot.port.to_ne_bytes()));
         let toward = Toward { backend, transport, address };
@@ -150,7 +172,7 @@ impl Engine {
                 destination_port: u16::from_ne_bytes(port.to_be_bytes()),
             };
             let hash = reply.hash(seed, protocol_number(transport)) as u32;
-            find(flows, tables, transport, &reply, hash).is_none()
+            find(flows, tables, &adoption.lips, transport, &reply, hash).is_none()
         });
         taken.ok_or(DropReason::PoolExhausted)
     }
@@ -175,6 +197,19 @@ impl Engine {
             source_port: u16::from_ne_bytes(port.to_be_bytes()),
             destination_port: backend_slot.port,
         };
+        let mapped =
+            Mapped { transport: arrival.transport, outside, inside, service, backend, lip, state };
+        self.place(tables, context.now, &mapped)
+    }
+
+    /// Make a flow. A full table gives up a half-open one for it.
+    pub(super) fn place<A: Family>(
+        &mut self,
+        tables: &Tables,
+        now: Tick,
+        mapped: &Mapped<A>,
+    ) -> Result<FlowNumber, DropReason> {
+        let Mapped { transport, outside, inside, service, backend, lip, state } = *mapped;
         let (addresses_delta, ports_delta) = deltas(&outside, &inside);
         let record = Record {
             addresses: A::pack([
@@ -187,26 +222,29 @@ impl Engine {
             service,
             backend,
             lip,
-            transport: arrival.transport as u8,
+            transport: transport as u8,
             state,
             addresses_delta,
             l4_delta: addresses_delta.and(ports_delta),
-            last_seen: context.now,
+            last_seen: now,
             routing: tables.routing(),
             ..Record::EMPTY
         };
-        let protocol = protocol_number(arrival.transport);
+        let protocol = protocol_number(transport);
         let hashes =
             [outside, inside.reversed()].map(|tuple| tuple.hash(&self.seed, protocol) as u32);
-        let timeout = context.tables.timeouts(service).of(state);
-        let deadline = context.now.plus(timeout);
-        if let Ok(flow) = self.flows.insert(record, hashes, deadline) {
-            return Ok(flow);
+        let deadline = deadline(lip, now, tables.timeouts(service).of(state));
+        let mut inserted = self.flows.insert(record, hashes, deadline);
+        if inserted.is_err() {
+            let victim = self.flows.eviction_candidate().ok_or(DropReason::FlowTableFull)?;
+            self.end(victim);
+            self.stats.flows_evicted.add(1);
+            inserted = self.flows.insert(record, hashes, deadline);
         }
-        let victim = self.flows.eviction_candidate().ok_or(DropReason::FlowTableFull)?;
-        self.end(victim);
-        self.stats.flows_evicted.add(1);
-        self.flows.insert(record, hashes, deadline).map_err(|_| DropReason::FlowTableFull)
+        let flow = inserted.map_err(|_| DropReason::FlowTableFull)?;
+        let used = [self.stats.service(service), self.stats.backend(backend)];
+        used.into_iter().flatten().for_each(|usage| usage.active.add(1));
+        Ok(flow)
     }
 }
 
@@ -214,6 +252,7 @@ impl Engine {
 pub(super) fn find<A: Family>(
     flows: &FlowTable,
     tables: &Tables,
+    foreign: &ForeignLips,
     transport: Transport,
     tuple: &Tuple<A>,
     hash: u32,
@@ -221,7 +260,8 @@ pub(super) fn find<A: Family>(
     let wire = tuple.wire();
     flows.find(hash, |record, direction| {
         record.transport == transport as u8
-            && A::wires(tables, record, direction).is_some_and(|(arrives, _)| arrives == wire)
+            && A::wires(tables, foreign, record, direction)
+                .is_some_and(|(arrives, _)| arrives == wire)
     })
 }
 

@@ -2,10 +2,11 @@
 //! `burst`; what that does not cover, in `unusual`; what happens to a packet without a flow, in
 //! `create`; to what is neither TCP nor UDP, in `other`.
 
+use super::adopt::{Adoption, ended};
 use super::build::Tables;
 use super::burst::Scratch;
 use super::fib::Hop;
-use super::flows::{FlowTable, Record, State, Sweep};
+use super::flows::{FlowTable, State, Sweep};
 use super::hash::Seed;
 use super::pool::Pool;
 use super::stats::WorkerStats;
@@ -58,6 +59,7 @@ pub struct Engine {
     pub(super) seed: Seed,
     pub(super) flows: FlowTable,
     pub(super) pool: Pool,
+    pub(super) adoption: Adoption,
     /// By service: this worker's place in its round.
     pub(super) turns: Vec<u32>,
     pub(super) stats: Arc<WorkerStats>,
@@ -90,6 +92,7 @@ impl Engine {
             touch: flows.memory() >= TOUCH_FROM_BYTES,
             flows,
             pool: Pool::new(config.worker, config.workers.max(1), seed, config.steering),
+            adoption: Adoption::default(),
             turns: Vec::new(),
             stats,
             epoch: None,
@@ -153,16 +156,24 @@ impl Engine {
     pub fn tick(&mut self, tables: &Tables, now: Now) {
         self.follow(tables);
         let now = now.tick();
-        let Self { flows, pool, stats, .. } = self;
+        let Self { flows, pool, adoption, stats, .. } = self;
         flows.sweep(now, SWEEP_BUDGET, |record| {
             let timeouts = tables.timeouts(record.service);
             let due = record.last_seen.plus(timeouts.of(record.state));
-            if now.since(due) < 0 {
-                return Sweep::Again(due);
+            let decision = match now.since(due) < 0 {
+                true if record.lip.is_foreign() => {
+                    adoption.renew(tables, record, due, now, &stats.sharing)
+                }
+                true => return Sweep::Again(due),
+                false => {
+                    stats.flows_expired.add(1);
+                    Sweep::Remove
+                }
+            };
+            if decision == Sweep::Remove {
+                ended(record, pool, adoption, stats);
             }
-            stats.flows_expired.add(1);
-            ended(record, pool, stats);
-            Sweep::Remove
+            decision
         });
         if now.since(self.gauged) >= GAUGE_TICKS {
             self.gauged = now;
@@ -185,13 +196,13 @@ impl Engine {
     }
 
     #[inline]
-    fn follow(&mut self, tables: &Tables) {
+    pub(super) fn follow(&mut self, tables: &Tables) {
         if self.epoch != Some(tables.epoch()) {
             self.set_tables(tables);
         }
     }
 
-    fn gauge(&self) {
+    pub(super) fn gauge(&self) {
         self.stats.flows.set(self.flows.len().into());
         self.stats.flows_half_open.set(self.flows.half_open().into());
     }
@@ -264,17 +275,6 @@ pub fn unresolved<F: Frame>(
     };
     let destination = packet::destination(frame.data(), is_v6(transport))?;
     tables.neighbour(next_hop, destination)
-}
-
-/// Book that a flow is over.
-pub(super) fn ended(record: &Record, pool: &mut Pool, stats: &WorkerStats) {
-    pool.give(record.backend);
-    if let Some(usage) = stats.service(record.service) {
-        usage.active.sub(1);
-    }
-    if let Some(usage) = stats.backend(record.backend) {
-        usage.active.sub(1);
-    }
 }
 
 impl From<Malformed> for DropReason {

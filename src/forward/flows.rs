@@ -320,7 +320,12 @@ impl FlowTable {
     }
 
     /// Look at the flows whose time has come, at most `budget` of them.
-    pub fn sweep(&mut self, now: Tick, mut budget: u32, mut decide: impl FnMut(&Record) -> Sweep) {
+    pub fn sweep(
+        &mut self,
+        now: Tick,
+        mut budget: u32,
+        mut decide: impl FnMut(&mut Record) -> Sweep,
+    ) {
         if self.used == 0 {
             self.wheel.skip_to(now);
         }
@@ -329,9 +334,10 @@ impl FlowTable {
             else {
                 return;
             };
-            let record = self.records[flow as usize];
-            match decide(&record) {
-                Sweep::Remove => self.release(flow, record.state),
+            let record = &mut self.records[flow as usize];
+            let state = record.state;
+            match decide(record) {
+                Sweep::Remove => self.release(flow, state),
                 Sweep::Again(at) => self.wheel.link(&mut self.records, flow, ring, at),
             }
         }

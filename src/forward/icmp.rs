@@ -6,7 +6,8 @@ use super::build::Local;
 use super::create::find;
 use super::engine::{Context, Engine, Origin};
 use super::owner::Asked;
-use super::tuple::{Family, Tuple, deltas, leaves, protocol_number};
+use super::tables::Protocol;
+use super::tuple::{Family, Tuple, deltas, is_tcp, leaves, protocol_number};
 use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::checksum::Delta;
@@ -87,13 +88,15 @@ impl Engine {
                 return Ok(Verdict::Handover { worker });
             }
         }
-        let tables = context.tables;
-        let entry = find(&self.flows, tables, transport, &arrives, hash as u32)
-            .ok_or(DropReason::NoFlow)?;
+        let (tables, lips) = (context.tables, &self.adoption.lips);
+        let known = find(&self.flows, tables, lips, transport, &arrives, hash as u32);
+        let Some(entry) = known else {
+            return Err(self.no_flow(context, transport, &arrives, hash as u32));
+        };
         let out = self
             .flows
             .get(entry.flow())
-            .and_then(|record| leaves::<A>(tables, record, entry.direction()))
+            .and_then(|record| leaves::<A>(tables, lips, record, entry.direction()))
             .ok_or(DropReason::NoFlow)?;
         if message[A::TTL] <= 1 {
             return Err(DropReason::TtlExpired);
@@ -111,6 +114,25 @@ impl Engine {
             self.stats.icmp_errors.add(1);
         }
         Ok(verdict)
+    }
+
+    /// An error about a packet of no flow here. If another node may have sent it, ask: the sender
+    /// of errors will repeat this one.
+    fn no_flow<A: Family>(
+        &mut self,
+        context: Context,
+        transport: Transport,
+        arrives: &Tuple<A>,
+        hash: u32,
+    ) -> DropReason {
+        let (tables, vip) = (context.tables, arrives.destination.to_address());
+        let port = arrives.destination_port;
+        let ours =
+            is_tcp(transport) && tables.find_service(vip, A::V6, Protocol::Tcp, port).is_some();
+        match ours.then(|| self.ask(tables, context.now, arrives, hash)) {
+            Some(DropReason::AskedPeers) => DropReason::AskedPeers,
+            _ => DropReason::NoFlow,
+        }
     }
 }
 
@@ -216,7 +238,7 @@ fn translate_quote<A: Family, const N: usize>(
     let l4 = addresses.and(ports);
     // In a quote of 8 bytes of layer 4, TCP's checksum is missing.
     let at = A::L4 + 8 - offset::IP + A::L4 + offset::TCP_CHECKSUM;
-    if super::tuple::is_tcp(transport)
+    if is_tcp(transport)
         && let Some(field) = message.get_mut(at..at + 2)
     {
         update(field, 0, l4);
@@ -228,7 +250,7 @@ fn translate_quote<A: Family, const N: usize>(
     if !A::V6 {
         update(quote, offset::V4_CHECKSUM, addresses);
     }
-    if !super::tuple::is_tcp(transport) {
+    if !is_tcp(transport) {
         let at = A::L4 + offset::UDP_CHECKSUM;
         let checksum = u16::from_ne_bytes([quote[at], quote[at + 1]]);
         quote[at..at + 2].copy_from_slice(&l4.apply_udp(checksum).to_ne_bytes());

@@ -20,6 +20,7 @@
 //! Fragments, IPv4 options and IPv6 extension headers are not followed: to a VIP or LIP they are
 //! dropped under their own reason, to anything else they are the kernel's.
 
+mod adopt;
 mod build;
 mod burst;
 mod create;
@@ -34,6 +35,8 @@ mod other;
 mod owner;
 mod pool;
 mod schedule;
+#[doc(hidden)]
+pub mod stages;
 pub mod stats;
 pub mod steering;
 pub mod tables;
@@ -47,6 +50,7 @@ mod verdict;
 mod view;
 mod wheel;
 
+pub use adopt::{FlowKey, FlowMapping, FlowPhase, SharingLimits};
 pub use build::{BuildError, MAX_BACKENDS_OF_SERVICE, MAX_PORTS, MAX_SLOTS, Tables};
 pub use engine::{Engine, EngineConfig, Origin, unresolved};
 pub use stats::{Usage, WorkerStats};

@@ -129,8 +129,29 @@ pub struct WorkerStats {
     pub local_ports_v6: Counter,
     /// Gauge: the fullest backend's use of these, in thousandths, as of the last second or so.
     pub local_ports_fullest_permille: Counter,
+    pub sharing: SharingStats,
     services: Box<[Usage]>,
     backends: Box<[Usage]>,
+}
+
+/// Flows shared with other nodes, on one worker.
+#[derive(Debug, Default)]
+pub struct SharingStats {
+    /// Gauge: of the flows now, those that another node owns.
+    pub adopted: Counter,
+    /// Flows adopted ever.
+    pub adoptions: Counter,
+    /// Answers that could not be used: see [`Engine::adopt`](super::Engine::adopt).
+    pub refused: Counter,
+    /// Adopted flows that ended because no owner confirmed them.
+    pub unconfirmed: Counter,
+    /// Flows that peers were asked for.
+    pub asked: Counter,
+    /// Flows that peers were not asked for, because there were too many questions.
+    pub not_asked: Counter,
+    /// Flows that peers asked us for, and those of them that we have.
+    pub looked_up: Counter,
+    pub found: Counter,
 }
 
 impl WorkerStats {
@@ -159,6 +180,7 @@ impl WorkerStats {
             local_ports_v4: Counter::default(),
             local_ports_v6: Counter::default(),
             local_ports_fullest_permille: Counter::default(),
+            sharing: SharingStats::default(),
             services: usage(services),
             backends: usage(backends),
         }

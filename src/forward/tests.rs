@@ -1,5 +1,7 @@
 //! Any sequence of packets, time and table changes leaves the flows of an engine consistent.
 
+mod adoption;
+
 use super::burst;
 use super::engine::Context;
 use super::tables::{
@@ -7,7 +9,10 @@ use super::tables::{
     PortSpec, Protocol, RouteSpec, Scheduler, ServiceId, ServiceSpec, TablesSpec, Timeouts,
     WorkerId,
 };
-use super::{Engine, EngineConfig, Now, Origin, Steering, Tables, Verdict, WorkerStats, stats};
+use super::{
+    DropReason, Engine, EngineConfig, FlowKey, FlowMapping, FlowPhase, Now, Origin, SharingLimits,
+    Steering, Tables, Verdict, WorkerStats, stats,
+};
 use crate::packet::build::{Link, checksums_good, tcp, udp};
 use crate::port::BURST;
 use arrayvec::ArrayVec;
@@ -23,6 +28,7 @@ const PORT: PortId = PortId(0);
 /// So that a worker has few local ports, ports collide, and pools run out.
 const WORKERS: u16 = 12_000;
 const MAX_FLOWS: u32 = 24;
+const MAX_ADOPTED: u32 = 6;
 
 fn vip(v6: bool) -> IpAddr {
     if v6 { "2001:db8::1".parse().unwrap() } else { [192, 0, 2, 1].into() }
@@ -136,6 +142,17 @@ enum Step {
     },
     /// The router's MAC is lost or found.
     Neighbour,
+    /// The owner, another node, answers questions: about all flows alike.
+    Answer {
+        local_port: u16,
+        backend: u8,
+        has_it: bool,
+    },
+    /// A peer asks for this client's flow.
+    Find {
+        v6: bool,
+        client: u8,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -159,6 +176,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..5, 0usize..2).prop_map(|(service, backend)| Step::Usable { service, backend }),
         1 => (0usize..5).prop_map(|service| Step::Removed { service }),
         1 => Just(Step::Neighbour),
+        6 => (0u16..3, 0u8..3, prop::bool::weighted(0.8)).prop_map(
+            |(local_port, backend, has_it)| Step::Answer { local_port, backend, has_it }
+        ),
+        2 => (any::<bool>(), 1u8..12).prop_map(|(v6, client)| Step::Find { v6, client }),
     ]
 }
 
@@ -225,12 +246,17 @@ impl World {
         };
         let spec = spec();
         let tables = Tables::build(&spec, None).unwrap();
-        let mut long = Engine::new(config.clone(), Arc::new(WorkerStats::new(8, 16)));
-        long.set_tables(&tables);
-        Self {
+        let mut engine = Engine::new(config.clone(), Arc::clone(&stats));
+        let mut long = Engine::new(config, Arc::new(WorkerStats::new(8, 16)));
+        let limits = SharingLimits { questions_per_second: 100, max_adopted: MAX_ADOPTED };
+        for engine in [&mut engine, &mut long] {
+            engine.set_tables(&tables);
+            engine.share_flows(limits);
+        }
+        let mut world = Self {
             tables,
             spec,
-            engine: Engine::new(config, Arc::clone(&stats)),
+            engine,
             stats,
             long,
             now: Now(7_000_000_000_000),
@@ -238,7 +264,11 @@ impl World {
             inside: Vec::new(),
             frames: 0,
             forwarded: 0,
-        }
+        };
+        // The timers begin now.
+        world.engine.tick(&world.tables, world.now);
+        world.long.tick(&world.tables, world.now);
+        world
     }
 
     /// Forward one frame; if it left, what it became.
@@ -270,6 +300,11 @@ impl World {
                 Some(read(&frames[0]))
             }
             Verdict::Drop(_) => None,
+            // A reply to the owner of an adopted flow that has ended is none of our business.
+            Verdict::Kernel if read(&frames[0]).2.port() < 6000 => {
+                self.frames -= 1;
+                None
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -317,11 +352,64 @@ impl World {
                 let removed = &mut spec.services[service].removed;
                 *removed = !*removed;
             }),
+            Step::Answer { local_port, backend, has_it } => {
+                while let Some(key) = self.question() {
+                    if has_it {
+                        self.answer(key, local_port, backend);
+                    }
+                }
+            }
+            Step::Find { v6, client: n } => {
+                let (client, vip) = (client(v6, n), SocketAddr::new(vip(v6), 80));
+                let found = self.find(&FlowKey { client, vip });
+                if let Some(found) = found {
+                    let inside = self.model.get(&(true, client, vip));
+                    assert_eq!(inside, Some(&(true, found.lip, found.backend)));
+                    assert_eq!(self.spec.lips[usize::from(v6)].address, found.lip.ip());
+                }
+            }
             Step::Neighbour => self.change(|spec| {
                 if spec.neighbours.pop().is_none() {
                     spec.neighbours = self::spec().neighbours;
                 }
             }),
+        }
+    }
+
+    fn question(&mut self) -> Option<FlowKey> {
+        let question = self.engine.next_question();
+        assert_eq!(question, self.long.next_question());
+        question
+    }
+
+    fn find(&mut self, key: &FlowKey) -> Option<FlowMapping> {
+        let found = self.engine.find_flow(&self.tables, self.now, key);
+        assert_eq!(found, self.long.find_flow(&self.tables, self.now, key));
+        found
+    }
+
+    fn adopt(&mut self, mapping: &FlowMapping) -> bool {
+        let adopted = self.engine.adopt(&self.tables, self.now, 3, mapping);
+        assert_eq!(adopted, self.long.adopt(&self.tables, self.now, 3, mapping));
+        adopted
+    }
+
+    /// Another node has this flow, on one of a few ports and of the backends, one of them unknown.
+    fn answer(&mut self, key: FlowKey, local_port: u16, backend: u8) {
+        let v6 = key.vip.is_ipv6();
+        let lip = if v6 { "2001:db8:9::7" } else { "10.9.0.7" };
+        let lip = SocketAddr::new(lip.parse().unwrap(), 5000 + local_port);
+        let backends = &self.spec.services[if v6 { 2 } else { 0 }].backends;
+        let backend = match backends.get(usize::from(backend)) {
+            Some(backend) => SocketAddr::new(backend.address, 8080),
+            None => SocketAddr::new(lip.ip(), 9),
+        };
+        let mapping = FlowMapping { key, lip, backend, phase: FlowPhase::Established, idle_ms: 5 };
+        if self.adopt(&mapping) {
+            let inside = (true, lip, backend);
+            self.model.retain(|_, other| *other != inside);
+            self.model.insert((true, key.client, key.vip), inside);
+            self.inside.push(inside);
         }
     }
 
@@ -339,10 +427,15 @@ impl World {
         assert_eq!(self.frames, self.forwarded + stats.dropped(), "frames");
         let flows = u64::from(self.engine.flow_count());
         assert_eq!(stats.flows.get(), flows);
-        assert_eq!(self.engine.pool.in_use(), self.engine.flow_count(), "LIP:port leaked");
+        let sharing = &stats.sharing;
+        let own = flows - sharing.adopted.get();
+        assert_eq!(u64::from(self.engine.pool.in_use()), own, "LIP:port leaked");
+        assert!(sharing.adopted.get() <= MAX_ADOPTED.into());
+        assert_eq!(self.engine.adoption.lips.flows(), sharing.adopted.get(), "foreign LIPs");
         assert_eq!(
-            stats.flows_created.get(),
+            stats.flows_created.get() + sharing.adoptions.get(),
             flows
+                + sharing.unconfirmed.get()
                 + stats.flows_expired.get()
                 + stats.flows_evicted.get()
                 + stats.flows_replaced.get(),
@@ -384,7 +477,10 @@ impl World {
         let mut inside = HashSet::new();
         for view in &views {
             let tcp = view.protocol == Protocol::Tcp;
-            assert_eq!(view.lip.port() % WORKERS, 5, "another worker's port");
+            match view.owner {
+                None => assert_eq!(view.lip.port() % WORKERS, 5, "another worker's port"),
+                owner => assert_eq!(owner, Some(3)),
+            }
             assert!(outside.insert((tcp, view.client, view.vip)), "{view:?}");
             assert!(inside.insert((tcp, view.lip, view.backend)), "{view:?}");
             assert_eq!(

@@ -3,6 +3,7 @@
 //! The family is a type: an address is the number its bytes make when loaded natively, `u32` for
 //! IPv4 and `u128` for IPv6. Ports are loaded likewise.
 
+use super::adopt::ForeignLips;
 use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
 use super::hash::Seed;
@@ -30,11 +31,12 @@ pub(super) trait Family: Copy + Eq {
 
     /// Client, VIP, LIP and backend of a flow. `None`: a slot that the flow names is empty in these
     /// tables.
-    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]>;
+    fn ends(tables: &Tables, foreign: &ForeignLips, record: &Record) -> Option<[Self; 4]>;
     /// What a packet of this flow and direction arrives with, and what it leaves with. `None`: as
     /// [`Family::ends`].
     fn wires(
         tables: &Tables,
+        foreign: &ForeignLips,
         record: &Record,
         direction: Direction,
     ) -> Option<(Wire<Self>, Wire<Self>)>;
@@ -67,7 +69,7 @@ impl Family for u32 {
     const DESTINATION: usize = offset::V4_DESTINATION;
     const L4: usize = offset::V4_L4;
 
-    fn ends(_tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+    fn ends(_: &Tables, _: &ForeignLips, record: &Record) -> Option<[Self; 4]> {
         let [outside, inside] = record.addresses.map(u64::to_ne_bytes);
         let at = |side, at| Self::from_ne_bytes(get(side, at));
         Some([at(&outside, 0), at(&outside, 4), at(&inside, 4), at(&inside, 0)])
@@ -75,7 +77,8 @@ impl Family for u32 {
 
     #[inline(always)]
     fn wires(
-        _tables: &Tables,
+        _: &Tables,
+        _: &ForeignLips,
         record: &Record,
         direction: Direction,
     ) -> Option<(Wire<Self>, Wire<Self>)> {
@@ -150,17 +153,21 @@ impl Family for u128 {
     const L4: usize = offset::V6_L4;
 
     #[inline(always)]
-    fn ends(tables: &Tables, record: &Record) -> Option<[Self; 4]> {
+    fn ends(tables: &Tables, foreign: &ForeignLips, record: &Record) -> Option<[Self; 4]> {
         let service = tables.service(record.service)?;
         let backend = tables.backend(record.backend)?;
-        let lip = tables.lip(record.lip)?;
-        if service.port == 0 || backend.port == 0 || !lip.present {
+        if service.port == 0 || backend.port == 0 {
             return None;
         }
+        let lip = match tables.lip(record.lip) {
+            Some(lip) if lip.present => &lip.address,
+            Some(_) => return None,
+            None => foreign.get(record.lip)?,
+        };
         Some([
             client(record),
             Self::from_address(&service.vip),
-            Self::from_address(&lip.address),
+            Self::from_address(lip),
             Self::from_address(&backend.address),
         ])
     }
@@ -168,10 +175,11 @@ impl Family for u128 {
     #[inline(always)]
     fn wires(
         tables: &Tables,
+        foreign: &ForeignLips,
         record: &Record,
         direction: Direction,
     ) -> Option<(Wire<Self>, Wire<Self>)> {
-        let [client, vip, lip, backend] = Self::ends(tables, record)?;
+        let [client, vip, lip, backend] = Self::ends(tables, foreign, record)?;
         let [outside, inside] = record.ports;
         let wire = |addresses, ports: u32| Wire { addresses, ports };
         Some(match direction {
@@ -354,10 +362,11 @@ pub(super) fn deltas<A: Family>(from: &Tuple<A>, to: &Tuple<A>) -> (Delta, Delta
 /// names is empty in these tables.
 pub(super) fn leaves<A: Family>(
     tables: &Tables,
+    foreign: &ForeignLips,
     record: &Record,
     direction: Direction,
 ) -> Option<Tuple<A>> {
-    let [client, vip, lip, backend] = A::ends(tables, record)?;
+    let [client, vip, lip, backend] = A::ends(tables, foreign, record)?;
     let [[client_port, vip_port], [backend_port, local_port]] = record.ports.map(split_ports);
     Some(match direction {
         Direction::Request => Tuple {

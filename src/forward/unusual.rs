@@ -5,6 +5,7 @@
 //! index gave first; flows that change their state; next hops not asked for yet. Counts the drops
 //! that it decides.
 
+use super::adopt::deadline;
 use super::build::Tables;
 use super::burst::{Step, destination_mac, rewrite};
 use super::create::Arrival;
@@ -122,7 +123,7 @@ impl Engine {
             return Verdict::Drop(DropReason::Truncated);
         };
         let flags = tcp_flags::<A, TCP, N>(header);
-        if !(TCP && self.starts_anew(context.tables, found, flags))
+        if !(TCP && self.may_start_anew(context.tables, found, flags))
             && let Some(verdict) = self.translate_of::<A, TCP, N>(context, header, found, length)
         {
             return verdict;
@@ -152,7 +153,7 @@ impl Engine {
     ) -> Option<Verdict> {
         let (tables, direction) = (context.tables, entry.direction());
         let record = self.flows.get(entry.flow())?;
-        let (arrives, leaves) = A::wires(tables, record, direction)?;
+        let (arrives, leaves) = A::wires(tables, &self.adoption.lips, record, direction)?;
         if record.transport != transport(A::V6, TCP) as u8 || arrives != Wire::read(header) {
             return None;
         }
@@ -192,9 +193,10 @@ impl Engine {
 
     /// The flow's state changed, or not.
     fn move_to(&mut self, context: &Context, flow: FlowNumber, service: ServiceId, next: State) {
-        if self.flows.get(flow).is_some_and(|r| r.state != next) {
+        if let Some(record) = self.flows.get(flow).filter(|r| r.state != next) {
             let timeout = context.tables.timeouts(service).of(next);
-            self.flows.set_state(flow, next, context.now.plus(timeout));
+            let deadline = deadline(record.lip, context.now, timeout);
+            self.flows.set_state(flow, next, deadline);
         }
     }
 
@@ -217,8 +219,9 @@ impl Engine {
         header: &mut [u8; N],
     ) -> Verdict {
         let (tables, direction) = (context.tables, entry.direction());
-        let record = self.flows.get(entry.flow());
-        let Some(out) = record.and_then(|record| leaves::<A>(tables, record, direction)) else {
+        let (record, lips) = (self.flows.get(entry.flow()), &self.adoption.lips);
+        let Some(out) = record.and_then(|record| leaves::<A>(tables, lips, record, direction))
+        else {
             return Verdict::Drop(DropReason::NoFlow);
         };
         let number = match self.route(tables, &out, transport(A::V6, tcp)) {

@@ -75,6 +75,8 @@ drop_reasons! {
     NoFlow => "no-flow",
     /// TCP segment to a service that neither matches a flow nor opens one
     NotSyn => "not-syn",
+    /// TCP segment of a flow that is not here: the other nodes were asked, and its sender repeats it
+    AskedPeers => "asked-peers",
     /// every LIP:port toward that backend is in use
     PoolExhausted => "pool-exhausted",
     /// the flow table is full

@@ -28,6 +28,8 @@ pub struct FlowView {
     pub service: u32,
     /// Index of the worker that owns it.
     pub worker: u16,
+    /// Number of the peer that owns it; `None`: it is ours.
+    pub owner: Option<u16>,
 }
 
 impl Engine {
@@ -63,9 +65,9 @@ impl Engine {
     fn view(&self, tables: &Tables, now: Tick, record: &Record) -> Option<FlowView> {
         let v6 = record.transport >= crate::packet::Transport::Udp6 as u8;
         let [client, vip, lip, backend] = if v6 {
-            u128::ends(tables, record)?.map(Family::ip)
+            u128::ends(tables, &self.adoption.lips, record)?.map(Family::ip)
         } else {
-            u32::ends(tables, record)?.map(Family::ip)
+            u32::ends(tables, &self.adoption.lips, record)?.map(Family::ip)
         };
         let end = |ip, port: u16| SocketAddr::new(ip, u16::from_be_bytes(port.to_ne_bytes()));
         let [[client_port, vip_port], [backend_port, local_port]] = record.ports.map(split_ports);
@@ -80,6 +82,7 @@ impl Engine {
             idle_ms: ms_of_ticks(now.since(record.last_seen).max(0) as u32),
             service: record.service.0,
             worker: self.worker.0,
+            owner: self.adoption.lips.peer(record.lip),
         })
     }
 }

@@ -2,15 +2,18 @@
 //! worker threads. Opened before the control plane, stopped after it.
 
 use super::steering::{self, RulesShown};
+use crate::appliance::devices;
+use crate::appliance::host::Root;
 use crate::config::model::{self, Config, ControlKind};
 use crate::control::state::{MAX_BACKENDS, MAX_SERVICES};
 use crate::forward::steering::{Mode, PortSteering};
 use crate::forward::tables::{PortId, PortSpec, WorkerId};
-use crate::forward::{Engine, EngineConfig, Now, Steering, Tables, WorkerStats};
+use crate::forward::{Engine, EngineConfig, Now, SharingLimits, Steering, Tables, WorkerStats};
 use crate::port::dpdk::{
     DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, PoolConfig, PortConfig, TscClock,
     pin_current_thread,
 };
+use crate::worker::sharing::{self, TaskEnd, WorkerEnd};
 use crate::worker::{
     Command, Neighbour, PortQueues, Published, Rings, Shared, Worker, WorkerParts,
 };
@@ -19,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use tokio::sync::Notify;
 
 /// Questions that may wait at one worker.
 const COMMAND_DEPTH: usize = 16;
@@ -52,6 +56,10 @@ pub struct Dataplane {
     pub commands: Vec<SyncSender<Command>>,
     pub published: Arc<Published>,
     pub clock: TscClock,
+    /// One for each worker, if flows are shared; taken by whoever runs the exchange.
+    pub sharing: Vec<TaskEnd>,
+    /// Workers have something for the exchange.
+    pub news: Arc<Notify>,
     threads: Vec<JoinHandle<()>>,
     _eal: Eal,
 }
@@ -59,20 +67,20 @@ pub struct Dataplane {
 impl Opened {
     /// Start DPDK and open every port with its control interface.
     pub fn open(config: &Config) -> Result<Self> {
+        let configured = devices::resolve(&Root::system(), &config.ports)?;
         let eal = Eal::init(&EalConfig {
             file_prefix: config.dataplane.file_prefix.clone(),
             memory_mib: config.dataplane.memory_mib,
             hugepages: config.dataplane.hugepages,
-            pci_allow: config
-                .ports
+            pci_allow: configured
                 .iter()
                 .filter_map(|port| match &port.device {
                     model::Device::Pci(address) => Some(address.clone()),
-                    model::Device::Vdev(_) => None,
+                    model::Device::Mac(_) | model::Device::Vdev(_) => None,
                 })
                 .collect(),
             main_core: config.dataplane.workers.first().copied().unwrap_or(0),
-            // It complains, as errors, that the kernel cannot offload flow rules. We ask for none.
+            // It complains, as errors, when the kernel takes no flow rules. We see that by ourselves.
             extra: vec!["--log-level=pmd.net.tap:critical".to_owned()],
         })
         .context("DPDK does not start")?;
@@ -80,7 +88,7 @@ impl Opened {
         let pool = Mempool::new(&eal, pool_config).context("no memory for packet buffers")?;
         let queues = config.dataplane.workers.len() as u16;
         let mut ports: Vec<OpenPort> = (0u16..)
-            .zip(&config.ports)
+            .zip(&configured)
             .map(|(index, port)| {
                 open_port(&eal, &pool, index, port, queues)
                     .with_context(|| format!("port {}", port.name))
@@ -128,6 +136,8 @@ impl Opened {
             commands: Vec::new(),
             published,
             clock,
+            sharing: Vec::new(),
+            news: Arc::new(Notify::new()),
             threads: Vec::new(),
             _eal: self.eal.clone(),
         };
@@ -144,6 +154,15 @@ impl Opened {
                 seed,
                 steering: self.steering.clone(),
             };
+            let sharing = config.cluster.as_ref().map(|cluster| {
+                let (worker_end, task_end) = sharing::rings(Arc::clone(&dataplane.news));
+                dataplane.sharing.push(task_end);
+                let limits = SharingLimits {
+                    questions_per_second: cluster.questions_per_second,
+                    max_adopted: cluster.max_adopted,
+                };
+                (worker_end, limits)
+            });
             let eal = self.eal.clone();
             let parts = PartsOfThread {
                 ports,
@@ -154,6 +173,7 @@ impl Opened {
                 shared: Arc::clone(&shared),
                 commands,
                 wanted_neighbours: wanted_neighbours.clone(),
+                sharing,
                 poll: config.dataplane.poll,
                 max_sleep: config.dataplane.max_sleep,
             };
@@ -216,6 +236,7 @@ struct PartsOfThread {
     shared: Arc<Shared>,
     commands: std::sync::mpsc::Receiver<Command>,
     wanted_neighbours: tokio::sync::mpsc::Sender<Neighbour>,
+    sharing: Option<(WorkerEnd, SharingLimits)>,
     poll: model::PollMode,
     max_sleep: std::time::Duration,
 }
@@ -232,15 +253,21 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         }
     };
     let id = parts.engine.worker;
+    let mut engine = Engine::new(parts.engine, parts.stats);
+    let sharing = parts.sharing.map(|(end, limits)| {
+        engine.share_flows(limits);
+        end
+    });
     let mut worker = Worker::new(WorkerParts {
         id,
-        engine: Engine::new(parts.engine, parts.stats),
+        engine,
         ports: parts.ports,
         rings: parts.rings,
         published: parts.published,
         shared: parts.shared,
         commands: parts.commands,
         wanted_neighbours: parts.wanted_neighbours,
+        sharing,
         poll: parts.poll,
         max_sleep: parts.max_sleep,
     });

@@ -1,6 +1,7 @@
 //! Flows as the API lists them.
 
 use crate::api::model::{FlowFilter, FlowInfo, FlowState};
+use crate::cluster::PeerStats;
 use crate::forward::FlowView;
 use crate::forward::tables::Protocol;
 
@@ -14,8 +15,9 @@ pub fn matches(filter: &FlowFilter, flow: &FlowView, service: Option<&String>) -
         && filter.service.as_ref().is_none_or(|wanted| service == Some(wanted))
 }
 
-/// The flow as the API tells it.
-pub fn info(flow: &FlowView, service: String) -> FlowInfo {
+/// The flow as the API tells it. `peers`: by number.
+pub fn info(flow: &FlowView, service: String, peers: &[PeerStats]) -> FlowInfo {
+    let owner = flow.owner.and_then(|peer| peers.get(usize::from(peer)));
     FlowInfo {
         protocol: flow.protocol,
         client: flow.client,
@@ -26,6 +28,7 @@ pub fn info(flow: &FlowView, service: String) -> FlowInfo {
         idle_ms: flow.idle_ms,
         worker: flow.worker,
         service,
+        owner: owner.map(|peer| peer.address.ip()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The node behind its API: questions go to the task and to the workers, answers come back.
 
+use super::sharing::Sharing;
 use super::task::{Ask, Task};
 use super::{shown, shown_ospf};
 use crate::api::model::{
     AnnounceInfo, AnnouncePeer, BackendInfo, BackendSelector, BfdInfo, BgpInfo, BgpSummary,
-    ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo,
+    ClusterInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo,
     OspfNeighborState, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
 };
 use crate::api::{ApiError, Node};
@@ -30,6 +31,8 @@ pub struct Handle {
     /// Describes the ports now; asks the devices.
     pub ports: Box<dyn Fn() -> Vec<PortInfo> + Send + Sync>,
     pub started: Instant,
+    /// `None`: flows are not shared with other nodes.
+    pub sharing: Option<Sharing>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -92,6 +95,7 @@ impl Node for Handle {
     async fn flows(&self, filter: FlowFilter) -> Result<FlowList, ApiError> {
         let (names, total) =
             self.ask(|task| (service_names(task), view::flows(task.pulse.workers()))).await?;
+        let peers = self.sharing.as_ref().map_or(&[][..], |sharing| &sharing.stats.peers[..]);
         let names = Arc::new(names);
         let mut list = FlowList { total, ..FlowList::default() };
         for (worker, commands) in (0u16..).zip(&self.workers) {
@@ -117,7 +121,7 @@ impl Node for Handle {
             list.matched += page.matched;
             list.flows.extend(page.flows.into_iter().map(|flow| {
                 let service = names.get(&ServiceId(flow.service)).cloned().unwrap_or_default();
-                super::flows::info(&flow, service)
+                super::flows::info(&flow, service, peers)
             }));
         }
         Ok::<_, ApiError>(list)
@@ -140,6 +144,14 @@ impl Node for Handle {
 
     async fn ospf(&self) -> Result<Vec<OspfInfo>, ApiError> {
         Ok(self.ospf_statuses().await?.iter().map(shown_ospf::ospf).collect())
+    }
+
+    async fn cluster(&self) -> Result<Option<ClusterInfo>, ApiError> {
+        let Some(sharing) = &self.sharing else {
+            return Ok(None);
+        };
+        let workers = self.ask(|task| task.pulse.workers().to_vec()).await?;
+        Ok(Some(sharing.info(&workers)))
     }
 
     async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {
@@ -197,13 +209,15 @@ impl Node for Handle {
     async fn drain(&self, scope: Scope, request: DrainRequest) -> Result<DrainResult, ApiError> {
         self.ask(move |task| {
             let mut changes = Vec::new();
+            let left = view::own_flows(task.pulse.workers());
+            let flows_left = (scope == Scope::Node).then_some(left);
             for scope in scopes(task, &scope)? {
                 let sentence = format!("{} drains", describe(&scope));
                 if task.owner.drain(scope, request.reason.clone(), Instant::now()) {
                     changes.push(sentence);
                 }
             }
-            Ok(DrainResult { changes })
+            Ok(DrainResult { changes, flows_left })
         })
         .await?
     }
@@ -216,7 +230,7 @@ impl Node for Handle {
                     changes.push(format!("{} is back in service", describe(&scope)));
                 }
             }
-            Ok(DrainResult { changes })
+            Ok(DrainResult { changes, flows_left: None })
         })
         .await?
     }

@@ -2,7 +2,8 @@
 //!
 //! Order of the start: ports and control interfaces, workers with empty announcements, the kernel's
 //! view, then checks and sessions. Nothing is announced until the owner finds that it can be served.
-//! Order of the end: lower the preference, withdraw, say goodbye to the peers, stop the workers.
+//! Order of the end: lower the preference, withdraw, let flows end if other nodes carry them on, say
+//! goodbye to the peers, stop the workers.
 
 mod apply;
 mod dataplane;
@@ -12,6 +13,7 @@ mod kernel;
 mod outlets;
 mod ports;
 mod pulse;
+mod sharing;
 mod shown;
 mod shown_ospf;
 mod speaking;
@@ -19,6 +21,7 @@ mod steering;
 mod task;
 
 use crate::api;
+use crate::appliance::host::Root;
 use crate::config::Config;
 use crate::control::owner::Owner;
 use crate::forward::Tables;
@@ -35,6 +38,7 @@ use pulse::Pulse;
 use routing::bfd::BfdHandle;
 use routing::ospf::OspfHandle;
 use routing::speaker::{DynamicPeers, Speaker};
+use sharing::Sharing;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
@@ -54,6 +58,9 @@ pub fn run(config_file: &Path) -> Result<()> {
     let config_text =
         std::fs::read_to_string(config_file).with_context(|| config_file.display().to_string())?;
     let config = Config::load(config_file)?;
+    if config.management.is_some() && !Root::system().is_appliance() {
+        tracing::info!("[management] is for the appliance, and ignored here");
+    }
     let opened = Opened::open(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -90,8 +97,9 @@ async fn serve(
     let empty = TablesSpec { ports: specs.clone(), ..TablesSpec::default() };
     let tables = Arc::new(Tables::build(&empty, None)?);
     let (neighbours, wanted_neighbours) = mpsc::channel(BACKLOG);
-    let dataplane = opened.start(&config, tables, &neighbours)?;
+    let mut dataplane = opened.start(&config, tables, &neighbours)?;
 
+    let sharing = Sharing::start(&config, &mut dataplane)?;
     let (health_sender, health) = mpsc::channel(BACKLOG);
     let (wanted, wanted_receiver) = watch::channel(Arc::default());
     let speaker = Speaker::spawn(speaking::speaker_config(&config), wanted_receiver)?;
@@ -147,6 +155,7 @@ async fn serve(
         workers: dataplane.commands.clone(),
         ports: ports::describer(&dataplane.ports),
         started,
+        sharing,
     });
     let (api_stop, api_stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(api::serve_on(Arc::clone(&handle), listener, async {

@@ -41,6 +41,7 @@ fn fixed(port: &OpenPort) -> PortInfo {
         name: port.config.name.clone(),
         device: match &port.config.device {
             Device::Pci(address) => address.clone(),
+            Device::Mac(address) => format!("mac:{}", mac(*address)),
             Device::Vdev(arguments) => arguments.clone(),
         },
         driver: info.driver.clone(),

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::config::diff::{Effect, diff, live_part};
 use crate::control::owner::{DrainScope, Owner};
 use crate::control::state::Event;
+use crate::control::view;
 use crate::forward::tables::PortId;
 use crate::health::HealthEvent;
 use crate::worker::Neighbour;
@@ -85,13 +86,14 @@ impl Task {
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let mut stopping = false;
+        let mut flows_until = None;
         loop {
             self.owner.settle(&mut self.outlets);
-            if !self.settled && self.owner.state().is_settled() {
+            if !self.settled && self.owner.is_settled() {
                 self.settled = true;
                 self.speaker.set_settled();
             }
-            if stopping && self.owner.is_drained() {
+            if stopping && self.owner.is_drained() && self.flows_ended(&mut flows_until) {
                 break;
             }
             tokio::select! {
@@ -130,6 +132,25 @@ impl Task {
             self.carry_out_reloads().await;
         }
         self.leave().await;
+    }
+
+    /// Whether nothing is left to wait for: all flows have ended, or had their time. Without other
+    /// nodes that carry on the clients' side of them, they have ended with the withdrawal.
+    fn flows_ended(&self, until: &mut Option<Instant>) -> bool {
+        let Some(cluster) = &self.owner.state().config().cluster else {
+            return true;
+        };
+        let left = view::own_flows(self.pulse.workers());
+        let until = *until.get_or_insert_with(|| {
+            let limit = cluster.drain_flows;
+            tracing::info!(flows = left, ?limit, "withdrawn; flows may end");
+            Instant::now() + limit
+        });
+        let over = left == 0 || Instant::now() >= until;
+        if over {
+            tracing::info!(flows = left, "stopping now");
+        }
+        over
     }
 
     fn health_changed(&mut self, event: HealthEvent, inputs: &mut Inputs) {

@@ -12,6 +12,7 @@ mod parked;
 mod probe;
 mod ring;
 mod shared;
+pub mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -93,6 +94,8 @@ pub struct WorkerParts<Q: Queue> {
     pub commands: Receiver<Command>,
     /// Neighbours the kernel should resolve. Full: the next frame asks again.
     pub wanted_neighbours: tokio::sync::mpsc::Sender<Neighbour>,
+    /// To the cluster task; `None`: flows are not shared with other nodes.
+    pub sharing: Option<sharing::WorkerEnd>,
     pub poll: PollMode,
     pub max_sleep: Duration,
 }
@@ -127,6 +130,7 @@ pub struct Worker<Q: Queue> {
     scan: Option<Scan>,
     page: Vec<FlowView>,
     wanted_neighbours: tokio::sync::mpsc::Sender<Neighbour>,
+    sharing: Option<sharing::WorkerEnd>,
     idle: Idle,
 }
 
@@ -158,6 +162,7 @@ impl<Q: Queue> Worker<Q> {
             scan: None,
             page: Vec::with_capacity(SCAN_PER_TURN),
             wanted_neighbours: parts.wanted_neighbours,
+            sharing: parts.sharing,
             idle: Idle::new(parts.poll, parts.max_sleep),
         }
     }
@@ -194,6 +199,9 @@ impl<Q: Queue> Worker<Q> {
         self.flush();
         self.answer_probe(now);
         self.serve_command(now);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.turn(&mut self.engine, &self.tables, now);
+        }
         work
     }
 

@@ -36,8 +36,10 @@ impl Published {
     }
 }
 
-/// One worker's signs of life and its counters.
+/// One worker's signs of life and its counters. Apart from those of others, by cache lines and by
+/// the pairs of them that CPUs fetch together.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Shared {
     pub core: u16,
     pub stats: Arc<WorkerStats>,

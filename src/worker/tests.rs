@@ -127,6 +127,7 @@ impl Bench {
                 shared: Arc::new(Shared::new(id, stats)),
                 commands,
                 wanted_neighbours: wanted_neighbours.clone(),
+                sharing: None,
                 poll: PollMode::Latency,
                 max_sleep: Duration::ZERO,
             }));

@@ -1,9 +1,10 @@
 //! The fixed data of the fake node.
 
 use dunlin::api::model::{
-    BackendInfo, BackendState, BgpSummary, ConfigInfo, ControlInfo, ControlInterface, DropInfo,
-    FlowInfo, FlowState, Health, HealthState, PortInfo, PortStats, ReloadResult, ServiceInfo,
-    Status, SteeringInfo, SteeringMode, Traffic, VipStatus, WorkerInfo,
+    BackendInfo, BackendState, BgpSummary, ClusterDatagrams, ClusterInfo, ClusterPeerInfo,
+    ConfigInfo, ControlInfo, ControlInterface, DropInfo, FlowInfo, FlowState, Health, HealthState,
+    PortInfo, PortStats, ReloadResult, ServiceInfo, SharedFlows, Status, SteeringInfo,
+    SteeringMode, Traffic, VipStatus, WorkerInfo,
 };
 use dunlin::forward::tables::{Protocol, Scheduler};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -213,6 +214,7 @@ pub fn flows() -> Vec<FlowInfo> {
         idle_ms,
         worker,
         service: "web".to_owned(),
+        owner: None,
     };
     vec![
         flow("198.51.100.7:51034", FlowState::Established, 42, 0),
@@ -222,6 +224,7 @@ pub fn flows() -> Vec<FlowInfo> {
             vip: socket("[2001:db8:f::1]:443"),
             lip: socket("[2001:db8:9::1]:1025"),
             backend: socket("[2001:db8:b::4]:8443"),
+            owner: Some("10.0.2.1".parse().expect("address")),
             ..flow("[2001:db8:c:42::1234]:61000", FlowState::Established, 754_000, 1)
         },
         FlowInfo {
@@ -232,6 +235,39 @@ pub fn flows() -> Vec<FlowInfo> {
             ..flow("192.0.2.200:5353", FlowState::Udp, 12_000, 1)
         },
     ]
+}
+
+pub fn cluster() -> ClusterInfo {
+    let peer = |address: &str, heard_s, answers, silences| ClusterPeerInfo {
+        address: socket(address),
+        heard_s,
+        answers,
+        silences,
+    };
+    ClusterInfo {
+        address: socket("10.0.1.1:7411"),
+        peers: vec![peer("10.0.2.1:7411", Some(3), 812, 1), peer("10.0.3.1:7411", None, 0, 813)],
+        flows: SharedFlows {
+            adopted: 41,
+            adoptions: 2_207,
+            refused: 3,
+            unconfirmed: 1,
+            asked: 9_120,
+            not_asked: 120_774,
+            looked_up: 702,
+            found: 350,
+        },
+        datagrams: ClusterDatagrams {
+            sent: 4_002,
+            received: 1_175,
+            unknown_source: 0,
+            bad_signature: 12,
+            malformed: 0,
+            unexpected: 2,
+        },
+        unanswered: 813,
+        overloaded: 0,
+    }
 }
 
 pub fn ports() -> Vec<PortInfo> {

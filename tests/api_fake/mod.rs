@@ -9,8 +9,9 @@ mod ospf;
 mod routing;
 
 use dunlin::api::model::{
-    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ConfigInfo, DrainRequest, DrainResult, DropInfo,
-    FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope, ServiceInfo, Status, WorkerInfo,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ClusterInfo, ConfigInfo, DrainRequest,
+    DrainResult, DropInfo, FlowFilter, FlowList, OspfInfo, PortInfo, ReloadResult, Scope,
+    ServiceInfo, Status, WorkerInfo,
 };
 use dunlin::api::{self, ApiError, Node};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub struct Fake {
     pub bgp: Option<BgpInfo>,
     pub bfd: BfdInfo,
     pub ospf: Vec<OspfInfo>,
+    pub cluster: Option<ClusterInfo>,
     pub ports: Vec<PortInfo>,
     pub drops: Vec<DropInfo>,
     pub announce: Vec<AnnounceInfo>,
@@ -45,6 +47,7 @@ impl Fake {
         fake.flows.clear();
         fake.bfd = BfdInfo::default();
         fake.ospf.clear();
+        fake.cluster = None;
         fake.ports.clear();
         fake.announce.clear();
         for drop in &mut fake.drops {
@@ -69,6 +72,7 @@ impl Fake {
             bgp: Some(routing::bgp()),
             bfd: routing::bfd(),
             ospf: ospf::ospf(),
+            cluster: Some(data::cluster()),
             ports: data::ports(),
             drops: data::drops(),
             announce: routing::announce(),
@@ -122,6 +126,10 @@ impl Node for Fake {
         Ok(self.ospf.clone())
     }
 
+    async fn cluster(&self) -> Result<Option<ClusterInfo>, ApiError> {
+        Ok(self.cluster.clone())
+    }
+
     async fn ports(&self) -> Result<Vec<PortInfo>, ApiError> {
         Ok(self.ports.clone())
     }
@@ -145,6 +153,7 @@ impl Node for Fake {
     async fn drain(&self, scope: Scope, request: DrainRequest) -> Result<DrainResult, ApiError> {
         self.record(format!("drain {scope:?} {:?}", request.reason));
         Ok(DrainResult {
+            flows_left: (scope == Scope::Node).then_some(1204),
             changes: vec![match scope {
                 Scope::Node => "draining the node: preference lowered, withdrawn in 5s".to_owned(),
                 Scope::Service(name) => format!("draining service {name}"),
@@ -155,7 +164,7 @@ impl Node for Fake {
 
     async fn undrain(&self, scope: Scope) -> Result<DrainResult, ApiError> {
         self.record(format!("undrain {scope:?}"));
-        Ok(DrainResult { changes: Vec::new() })
+        Ok(DrainResult { changes: Vec::new(), flows_left: None })
     }
 
     async fn reload(&self) -> Result<ReloadResult, ApiError> {

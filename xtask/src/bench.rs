@@ -1,5 +1,4 @@
-//! `cargo xtask bench`: the packet path alone, then forwarding against DPDK's own test program, and
-//! the table of what is required beside what was measured.
+//! `cargo xtask bench`: the table of what is required beside what was measured.
 //!
 //! Forwarding is counted per second of CPU time of the forwarding thread, and quoted as the ratio to
 //! `dpdk-testpmd --forward-mode=5tswap` on the same capture, measured right before and right after:
@@ -8,7 +7,9 @@
 mod forwarding;
 mod hugepages;
 pub mod instructions;
+mod node;
 mod report;
+mod sharing;
 
 use crate::{cargo, setup};
 use anyhow::{Result, ensure};
@@ -16,10 +17,7 @@ use report::{Line, Requirement};
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only forwarding on DPDK
-    #[arg(long, conflicts_with = "packet")]
-    forward: bool,
-    /// Only the packet path, without DPDK
+    /// Each stage of the packet path alone, by `cargo bench`, instead
     #[arg(long)]
     packet: bool,
     /// Numbers of flows to forward
@@ -29,7 +27,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
     /// Seconds of each measurement
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     seconds: u64,
     /// Fail when a figure falls short of its requirement
     #[arg(long, conflicts_with = "packet")]
@@ -50,11 +48,8 @@ pub fn run(options: &Options) -> Result<()> {
     if options.bless {
         return instructions::bless();
     }
-    if !options.forward {
-        cargo::run(["bench", "--package", "dunlin", "--"], &options.criterion)?;
-    }
     if options.packet {
-        return Ok(());
+        return cargo::run(["bench", "--package", "dunlin", "--"], &options.criterion);
     }
     let lines = measure(options)?;
     let table = report::table(&lines);
@@ -120,6 +115,22 @@ fn measure(options: &Options) -> Result<Vec<Line>> {
         measured: life / 1e6,
         detail: "playing client and backend included".to_owned(),
     });
+    let few = options.flows.first().copied().unwrap_or(1000).min(1000);
+    lines.extend(two_workers(&bench, few)?);
+    let (ratio, ns, lost) = bench.memif(few)?;
+    lines.push(Line {
+        what: "both directions through memif, reflecting backend: ratio to 5tswap".to_owned(),
+        required: Requirement::Stated,
+        measured: ratio,
+        detail: format!("{ns:.1} ns a packet, zero-copy client in another process"),
+    });
+    lines.push(Line {
+        what: "packets lost meanwhile".to_owned(),
+        required: Requirement::AtMost(0.0),
+        measured: lost,
+        detail: "of those under way through memif".to_owned(),
+    });
+    lines.extend(node::measure(options.seconds)?);
     for (name, instructions) in instructions::count()? {
         let required = match name.as_str() {
             instructions::LOOP_UDP => Requirement::AtMost(450.0),
@@ -134,6 +145,49 @@ fn measure(options: &Options) -> Result<Vec<Line>> {
         });
     }
     Ok(lines)
+}
+
+fn two_workers(bench: &forwarding::Bench, flows: u32) -> Result<Vec<Line>> {
+    let least = Requirement::AtLeast { least: 1.9, goal: None };
+    let quiet = quiet();
+    let (by_cpu, by_clock) = bench.workers(flows)?;
+    let sharing = sharing::count()?;
+    Ok(vec![
+        Line {
+            what: "two workers to one, packets per CPU second".to_owned(),
+            required: least,
+            measured: by_cpu,
+            detail: format!("each with a queue and {flows} flows of its own"),
+        },
+        Line {
+            what: "two workers to one, packets per second".to_owned(),
+            // A machine that does other things meanwhile has no two CPUs to give.
+            required: if quiet { least } else { Requirement::Stated },
+            measured: by_clock,
+            detail: "required when nothing else wants the CPUs".to_owned(),
+        },
+        Line {
+            what: "stores to cache lines that both workers use, per packet".to_owned(),
+            required: Requirement::AtMost(0.0),
+            measured: sharing.shared_stores as f64 / sharing.packets,
+            detail: format!(
+                "{} of {} stores, to {} lines, in {} packets; {} lines are only read by both; \
+                 trace by valgrind's lackey",
+                sharing.shared_stores,
+                sharing.stores,
+                sharing.shared_lines,
+                sharing.packets,
+                sharing.read_lines
+            ),
+        },
+    ])
+}
+
+/// Whether the CPUs are idle but for us.
+fn quiet() -> bool {
+    let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let average = text.split_whitespace().find_map(|word| word.strip_prefix("avg10="));
+    average.and_then(|number| number.parse::<f64>().ok()).is_some_and(|share| share < 5.0)
 }
 
 fn ratio_required(flows: u32) -> Requirement {

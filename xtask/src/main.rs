@@ -2,8 +2,11 @@
 
 mod bench;
 mod cargo;
+mod deb;
+mod debian;
 mod demo;
 mod deny;
+mod image;
 mod labs;
 mod setup;
 mod test;
@@ -42,6 +45,10 @@ enum Command {
     /// The demo's hosts, without the story
     #[command(subcommand)]
     Lab(labs::Command),
+    /// Build the bootable appliance: disk images, installer, update bundle
+    Image(image::Options),
+    /// Build a Debian package of the node
+    Deb(deb::Options),
     /// Rewrite the expected output of data-driven tests; read the difference before you commit it
     Bless,
 }
@@ -67,6 +74,8 @@ fn run(command: Command) -> Result<()> {
         Command::Test { names, list: false } => test::run(&names),
         Command::Bench(options) => bench::run(&options),
         Command::Lab(command) => labs::run(&command),
+        Command::Image(options) => image::run(&options),
+        Command::Deb(options) => deb::run(&options),
         Command::Bless => test::bless(),
     }
 }

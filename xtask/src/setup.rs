@@ -4,6 +4,7 @@
 //! nginx, BIRD) are not started on the host, now or at the next boot: the lab runs its own
 //! instances in network namespaces.
 
+use crate::debian;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use std::collections::BTreeSet;
@@ -12,14 +13,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What the packages are wanted for. Each purpose includes those before it, [`Purpose::Bench`] only
-/// the first.
+/// What the packages are wanted for. Each purpose includes those before it, [`Purpose::Bench`] and
+/// [`Purpose::Image`] only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Build,
     Demo,
     Test,
     Bench,
+    /// Building the appliance image and the Debian package, and booting the image under QEMU.
+    Image,
     Everything,
 }
 
@@ -52,7 +55,27 @@ const PACKAGES: &[Package] = &[
         "dpdk-testpmd: opens devices as we do, and is the measure of forwarding",
     ),
     package("valgrind", Purpose::Bench, "counts instructions"),
+    // What builds the image itself (squashfs, verity, EFI, ISO) runs inside a root of the image's own
+    // release, so that hosts cannot differ: see xtask/src/image.
+    package(
+        "mmdebstrap",
+        Purpose::Image,
+        "makes the image's Debian root, and the one it builds in",
+    ),
+    package("openssl", Purpose::Image, "makes signing keys"),
+    package("qemu-system-x86", Purpose::Image, "boots the image"),
+    package("qemu-utils", Purpose::Image, "overlays of the image, one per virtual machine"),
+    package("seabios", Purpose::Image, "firmware: BIOS machines"),
+    package("ipxe-qemu", Purpose::Image, "option ROMs, without which QEMU refuses some NICs"),
+    package("ovmf", Purpose::Image, "firmware: UEFI machines, with and without Secure Boot"),
+    package("mtools", Purpose::Image, "config drives: FAT"),
+    package("dosfstools", Purpose::Image, "config drives: FAT"),
+    package("xorriso", Purpose::Image, "config drives: ISO9660"),
 ];
+
+/// Those that a machine with Debian 12 takes from its backports: the release's own QEMU 7.2 has no
+/// igb, the one emulated NIC beside virtio with RSS.
+const BACKPORTS: &[&str] = &["qemu-system-x86", "qemu-utils", "seabios", "ipxe-qemu"];
 
 /// Services that Debian would start and enable with those packages.
 const SERVICES: &[&str] = &["frr", "nginx", "bird", "bird6"];
@@ -74,9 +97,17 @@ pub fn install(purpose: Purpose) -> Result<()> {
     let before = enabled_services();
     let guard = NoAutostart::new()?;
     apt(&["update", "--quiet"])?;
-    let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
-    install.extend(&names);
-    apt(&install)?;
+    let install = ["install", "--quiet", "--yes", "--no-install-recommends"];
+    let (backports, own): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| {
+        BACKPORTS.contains(name) && debian::host().is_ok_and(|h| h == "bookworm")
+    });
+    if !backports.is_empty() {
+        add_backports()?;
+        apt(&[&install[..], &["--target-release", BACKPORTS_SUITE], &backports].concat())?;
+    }
+    if !own.is_empty() {
+        apt(&[&install[..], &own].concat())?;
+    }
     drop(guard);
     disable_new_services(&before);
     let still: Vec<&str> = self::missing(purpose)?.iter().map(|p| p.name).collect();
@@ -86,15 +117,17 @@ pub fn install(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Fails, with what to do, unless root.
+/// Fails, with what to do, unless root: for what lives in network namespaces.
 pub fn require_root(what: &str) -> Result<()> {
+    require_root_because(what, "makes network namespaces and opens raw sockets")
+}
+
+/// Fails, with what to do, unless root.
+pub fn require_root_because(what: &str, why: &str) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
-    bail!(
-        "{what} needs root: it makes network namespaces and opens raw sockets; run it as root, or \
-         with sudo -E env \"PATH=$PATH\""
-    );
+    bail!("{what} needs root: it {why}; run it as root, or with sudo -E env \"PATH=$PATH\"");
 }
 
 fn missing(purpose: Purpose) -> Result<Vec<&'static Package>> {
@@ -117,9 +150,30 @@ impl Purpose {
             Self::Demo => matches!(other, Self::Build | Self::Demo),
             Self::Test => matches!(other, Self::Build | Self::Demo | Self::Test),
             Self::Bench => matches!(other, Self::Build | Self::Bench),
+            Self::Image => matches!(other, Self::Build | Self::Image),
             Self::Everything => true,
         }
     }
+}
+
+const BACKPORTS_SUITE: &str = "bookworm-backports";
+const BACKPORTS_FILE: &str = "/etc/apt/sources.list.d/dunlin-backports.sources";
+
+/// Debian 12's backports, from the mirror that the machine uses already. apt installs nothing from
+/// there by itself.
+fn add_backports() -> Result<()> {
+    if debian::indices()?.iter().any(|index| index.codename == BACKPORTS_SUITE) {
+        return Ok(());
+    }
+    let mirror = debian::mirror()?;
+    println!("adding {BACKPORTS_SUITE} to the machine's apt sources: {BACKPORTS_FILE}");
+    let source = format!(
+        "Types: deb\nURIs: {}\nSuites: {BACKPORTS_SUITE}\nComponents: main\nSigned-By: {}\n",
+        mirror.main,
+        debian::KEYRING
+    );
+    fs::write(BACKPORTS_FILE, source).with_context(|| format!("cannot write {BACKPORTS_FILE}"))?;
+    apt(&["update", "--quiet"])
 }
 
 fn apt(args: &[&str]) -> Result<()> {

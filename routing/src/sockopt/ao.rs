@@ -1,5 +1,6 @@
 //! TCP-AO keys of a socket (RFC 5925), byte for byte as `linux/tcp.h` of Linux 6.7 and later has
 //! them. A kernel without `CONFIG_TCP_AO` says ENOPROTOOPT, which [`explain`] puts into words.
+#![deny(unsafe_code)]
 
 use super::set;
 use crate::bgp::config::{AoAlgorithm, AoKey};

@@ -3,13 +3,14 @@
 //! A pure function. Names begin with `dunlin_`, units are base units (seconds, bytes), counters end
 //! in `_total`; docs/cli.md lists what to alert on.
 
+mod cluster;
 mod exposition;
 mod forwarding;
 mod routing;
 
 use super::model::{
-    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, DropInfo, HealthState, OspfInfo, PortInfo,
-    ServiceInfo, Status,
+    AnnounceInfo, BackendInfo, BfdInfo, BgpInfo, ClusterInfo, DropInfo, HealthState, OspfInfo,
+    PortInfo, ServiceInfo, Status,
 };
 use exposition::{Exposition, Kind};
 
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub bgp: Option<BgpInfo>,
     pub bfd: BfdInfo,
     pub ospf: Vec<OspfInfo>,
+    /// `None`: flows are not shared.
+    pub cluster: Option<ClusterInfo>,
     pub ports: Vec<PortInfo>,
     pub drops: Vec<DropInfo>,
     pub announce: Vec<AnnounceInfo>,
@@ -46,6 +49,9 @@ pub fn render(snapshot: &Snapshot) -> String {
     }
     routing::bfd(&mut out, &snapshot.bfd);
     routing::ospf(&mut out, &snapshot.ospf);
+    if let Some(cluster) = &snapshot.cluster {
+        cluster::all(&mut out, cluster);
+    }
     out.finish()
 }
 

@@ -192,6 +192,7 @@ mod tests {
             idle_ms: 0,
             worker: 0,
             service: "web".to_owned(),
+            owner: None,
         };
         let all = FlowFilter {
             client: Some("198.51.100.0/24".parse().expect("filter")),

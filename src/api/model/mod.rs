@@ -43,6 +43,7 @@ macro_rules! word_enum {
     };
 }
 
+mod cluster;
 mod dataplane;
 mod filter;
 mod ospf;
@@ -50,6 +51,7 @@ mod routing;
 mod service;
 mod status;
 
+pub use cluster::{ClusterDatagrams, ClusterInfo, ClusterPeerInfo, SharedFlows};
 pub use dataplane::{
     ControlInfo, ControlInterface, DropInfo, PortInfo, PortStats, SteeringInfo, SteeringMode,
     WorkerInfo,

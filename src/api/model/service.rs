@@ -110,6 +110,10 @@ pub struct FlowInfo {
     pub idle_ms: u64,
     pub worker: u16,
     pub service: String,
+    /// The other node that owns it: replies go there, and this node only carries on the client's
+    /// side. `None`: it is ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<IpAddr>,
 }
 
 /// `GET /v1/flows`.

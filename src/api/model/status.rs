@@ -109,6 +109,9 @@ impl DrainRequest {
 pub struct DrainResult {
     /// One sentence each. Empty: it was so already.
     pub changes: Vec<String>,
+    /// Of the node's drain: flows that are left on it, as [`DrainInfo::flows_left`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows_left: Option<u64>,
 }
 
 /// Answer to `POST /v1/reload`.

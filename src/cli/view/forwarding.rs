@@ -130,7 +130,8 @@ pub fn flows(list: &FlowList, style: Style) -> String {
         .text("STATE")
         .number("IDLE")
         .number("WORKER")
-        .text("SERVICE");
+        .text("SERVICE")
+        .text("OWNER");
     for flow in &list.flows {
         table
             .row()
@@ -142,7 +143,8 @@ pub fn flows(list: &FlowList, style: Style) -> String {
             .cell(flow.state.word())
             .cell(human::milliseconds(flow.idle_ms))
             .cell(flow.worker.to_string())
-            .cell(&flow.service);
+            .cell(&flow.service)
+            .cell(flow.owner.map_or_else(String::new, |owner| owner.to_string()));
     }
     let mut out = table.render(style);
     let shown = list.flows.len() as u64;

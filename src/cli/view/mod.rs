@@ -1,6 +1,7 @@
 //! Answers of the API as text for people. Pure functions: a value and a style in, lines out.
 
 mod bfd;
+mod cluster;
 mod forwarding;
 mod node;
 mod ospf;
@@ -8,6 +9,7 @@ mod routing;
 
 pub use super::table::printable;
 pub use bfd::{bfd, bfd_sessions};
+pub use cluster::cluster;
 pub use forwarding::{backends, drops, flows, ports, services, workers};
 pub use node::{config, drained, reloaded, status};
 pub use ospf::{ospf, ospf_neighbors};

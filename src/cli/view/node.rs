@@ -128,10 +128,20 @@ pub fn config(config: &ConfigInfo) -> String {
 
 /// What `drain` or `undrain` did.
 pub fn drained(result: &DrainResult) -> String {
+    let left = match result.flows_left {
+        None => String::new(),
+        Some(0) => "No flows are left on this node.\n".to_owned(),
+        Some(left) => {
+            let flows = human::counted(left, "flow");
+            format!("{flows} left on this node; `dunlin status` says when there are none.\n")
+        }
+    };
     if result.changes.is_empty() {
-        return "Nothing to do: it was so already.\n".to_owned();
+        return format!("Nothing to do: it was so already.\n{left}");
     }
-    listed("", &result.changes)
+    let mut out = listed("", &result.changes);
+    out.push_str(&left);
+    out
 }
 
 /// What `reload` did.

@@ -1,7 +1,7 @@
 //! Field by field: what differs between two configurations, and whether a reload can apply it.
 
-use super::{Diff, Effect, Subject, routing, show};
-use crate::config::model::{Config, Dataplane, Port, Service};
+use super::{Diff, Effect, Kind, Subject, routing, show};
+use crate::config::model::{Cluster, Config, Dataplane, Port, Service};
 use crate::config::value::show_duration;
 
 pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
@@ -35,6 +35,10 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
         Effect::Live,
         |_, _, _, _| {},
     );
+    cluster(diff, old.cluster.as_ref(), new.cluster.as_ref());
+    diff.fixed(&Subject::Node, "management", &old.management, &new.management, |management| {
+        show::optional(management.as_ref().map(show::management))
+    });
     routing::all(diff, old, new);
     diff.objects(
         &old.services,
@@ -44,6 +48,23 @@ pub(super) fn configs(diff: &mut Diff, old: &Config, new: &Config) {
         Effect::Live,
         service,
     );
+}
+
+fn cluster(diff: &mut Diff, old: Option<&Cluster>, new: Option<&Cluster>) {
+    let subject = Subject::Cluster;
+    let (old, new) = match (old, new) {
+        (Some(old), Some(new)) => (old, new),
+        (None, None) => return,
+        (Some(_), None) => return diff.push(subject, Kind::Removed, Effect::Restart),
+        (None, Some(_)) => return diff.push(subject, Kind::Added, Effect::Restart),
+    };
+    diff.fixed(&subject, "address", &old.address, &new.address, ToString::to_string);
+    diff.fixed(&subject, "peers", &old.peers, &new.peers, |peers| show::list(peers));
+    diff.hidden_fixed(&subject, "key", &old.key, &new.key);
+    let (before, after) = (&old.questions_per_second, &new.questions_per_second);
+    diff.fixed(&subject, "max-questions", before, after, u32::to_string);
+    diff.fixed(&subject, "max-adopted", &old.max_adopted, &new.max_adopted, u32::to_string);
+    diff.field(&subject, "drain-flows", &old.drain_flows, &new.drain_flows, |d| show_duration(*d));
 }
 
 fn node(diff: &mut Diff, old: &Config, new: &Config) {
@@ -117,10 +138,16 @@ pub(super) fn live_part(old: &Config, new: &Config) -> Config {
         let addresses = same.map_or(&port.addresses, |new| &new.addresses).clone();
         Port { addresses, ..port.clone() }
     });
+    let cluster = old.cluster.as_ref().map(|old| {
+        let drain_flows = new.cluster.as_ref().map_or(old.drain_flows, |new| new.drain_flows);
+        Cluster { drain_flows, ..old.clone() }
+    });
     Config {
         node: old.node.clone(),
+        cluster,
         dataplane: Dataplane { stall_after: new.dataplane.stall_after, ..old.dataplane.clone() },
         ports: ports.collect(),
+        management: old.management.clone(),
         bgp: routing::live_bgp(old.bgp.as_ref(), new.bgp.as_ref()),
         ospf: routing::live_ospf(old.ospf.as_ref(), new.ospf.as_ref()),
         ospf3: routing::live_ospf(old.ospf3.as_ref(), new.ospf3.as_ref()),

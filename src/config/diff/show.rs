@@ -1,6 +1,6 @@
 //! Values as the document writes them.
 
-use crate::config::model::{Device, Import, RemoteAs};
+use crate::config::model::{Device, Import, Management, NicName, RemoteAs};
 use crate::config::value::show_duration;
 use crate::forward::tables::{Mac, Timeouts};
 use crate::health::{CheckSpec, Probe};
@@ -38,12 +38,29 @@ pub(super) fn word<T: Debug>(value: &T) -> String {
 pub(super) fn device(device: &Device) -> String {
     match device {
         Device::Pci(name) | Device::Vdev(name) => name.clone(),
+        Device::Mac(address) => format!("mac:{}", mac(*address)),
     }
 }
 
 pub(super) fn mac(mac: Mac) -> String {
     let octets = mac.0.map(|octet| format!("{octet:02x}"));
     octets.join(":")
+}
+
+pub(super) fn management(management: &Management) -> String {
+    let Management { interface, dhcp, addresses, gateways, dns, ssh_keys } = management;
+    let interface = match interface {
+        NicName::Name(name) => name.clone(),
+        NicName::Mac(address) => format!("mac:{}", mac(*address)),
+    };
+    let dhcp = if *dhcp { " dhcp" } else { "" };
+    format!(
+        "{interface}{dhcp} {} gateways {} dns {} with {} ssh keys",
+        list(addresses),
+        list(gateways),
+        list(dns),
+        ssh_keys.len()
+    )
 }
 
 pub(super) fn remote_as(remote_as: RemoteAs) -> String {

@@ -28,6 +28,10 @@ impl Device {
     pub fn attach(eal: &Eal, wanted: &model::Device) -> Result<Self, DpdkError> {
         let (bus, name, args) = match wanted {
             model::Device::Pci(address) => ("pci", address.clone(), String::new()),
+            // Whoever opens ports resolves these first; DPDK knows no MAC address before it probes.
+            model::Device::Mac(mac) => {
+                return Err(DpdkError::NoPort { device: format!("mac:{mac:02x?}") });
+            }
             model::Device::Vdev(text) => {
                 let (name, args) = text.split_once(',').unwrap_or((text, ""));
                 ("vdev", unique_vdev(name), args.to_owned())

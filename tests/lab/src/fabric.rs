@@ -80,6 +80,8 @@ pub struct Options {
     pub router: Runs,
     /// Interval of BFD, both ways; three lost in a row mean down.
     pub bfd: Duration,
+    /// The nodes share flows.
+    pub cluster: bool,
     /// Lines added to the end of every node's configuration.
     pub extra: String,
 }
@@ -93,6 +95,7 @@ impl Default for Options {
             speaks: Speaks::Bgp,
             router: Runs::Frr,
             bfd: Duration::from_millis(100),
+            cluster: false,
             extra: String::new(),
         }
     }
@@ -331,6 +334,16 @@ fn ospf_of_node() -> String {
     version("ospf") + &version("ospf3")
 }
 
+/// Peers talk over IPv4; flows of both families are shared.
+fn cluster_of_node(n: u8, nodes: u8) -> String {
+    let others = (1..=nodes).filter(|other| *other != n);
+    let peers: Vec<String> = others.map(|other| node_addresses(other)[0].to_string()).collect();
+    format!(
+        "[cluster]\naddress = \"{}\"\npeers = {peers:?}\nkey = \"the key of this lab\"\n\n",
+        node_addresses(n)[0]
+    )
+}
+
 /// The configuration of node `n`.
 pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
     let [node4, node6] = node_addresses(n);
@@ -338,6 +351,7 @@ pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
         Speaks::Bgp => bgp_of_node(n),
         Speaks::Ospf => ospf_of_node(),
     };
+    let cluster = if options.cluster { cluster_of_node(n, options.nodes) } else { String::new() };
     let mut backends = String::new();
     for b in 1..=options.backends {
         for address in backend_addresses(b) {
@@ -385,7 +399,7 @@ multiplier = 3
 [announce]
 drain-wait = "300ms"
 
-{speaks}
+{cluster}{speaks}
 [[service]]
 name = "web"
 vips = ["{VIP4}", "{VIP6}"]

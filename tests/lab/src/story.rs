@@ -16,6 +16,7 @@ mod paths;
 mod reload;
 mod scale;
 mod service;
+mod share;
 mod teller;
 
 pub use datagrams::echo_service;

@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Flows where two workers or processes are measured.
+const FEW: u64 = 1_000;
+
 /// Runs `forward_bench`; holds the hugepages it needs.
 pub struct Bench {
     program: PathBuf,
@@ -42,6 +45,8 @@ impl Bench {
         // As `forward_bench` reckons: a buffer per flow, and those in flight.
         let most = u64::from(flows.iter().copied().max().unwrap_or(0));
         let mib = (most + 16_384) * 2560 / (1 << 20) + 192;
+        // Two processes through memif; two workers.
+        let mib = mib.max(2 * ((FEW + 16_384) * 2560 / (1 << 20) + 192));
         Ok(Self {
             program: cargo::target_dir()?.join("release/examples/forward_bench"),
             rounds,
@@ -106,6 +111,42 @@ impl Bench {
             all.push(connections);
         }
         Ok(median(&all))
+    }
+
+    /// Two workers to one, flows and queue of their own: packets per CPU second, all together, and
+    /// per second. Medians.
+    pub fn workers(&self, flows: u32) -> Result<(f64, f64)> {
+        let (mut by_cpu, mut by_clock) = (Vec::new(), Vec::new());
+        for round in 1..=self.rounds {
+            let one = self.forward(flows, &["--core", "1"], &[])?;
+            let two = self.forward(flows, &["--core", "1", "--workers", "2"], &[])?;
+            let other = self.forward(flows, &["--core", "0", "--main-core", "1"], &[])?;
+            let ratio = |key| -> Result<f64> {
+                let one = f64::midpoint(number(&one, key)?, number(&other, key)?);
+                Ok(number(&two, key)? / one)
+            };
+            let (cpu, clock) = (ratio("mpps_per_cpu_second")?, ratio("mpps")?);
+            println!("two workers, round {round}: {cpu:.3} by CPU time, {clock:.3} by the clock");
+            by_cpu.push(cpu);
+            by_clock.push(clock);
+        }
+        Ok((median(&by_cpu), median(&by_clock)))
+    }
+
+    /// Both directions through memif: ratio to testpmd, nanoseconds of the forwarder per frame,
+    /// and frames lost by either.
+    pub fn memif(&self, flows: u32) -> Result<(f64, f64, f64)> {
+        let (mut ratios, mut ours, mut lost) = (Vec::new(), Vec::new(), 0.0);
+        for round in 1..=self.rounds {
+            let reference = self.forward(flows, &["--memif", "--reference"], &[])?;
+            let own = self.forward(flows, &["--memif"], &[])?;
+            let ratio = self.ns(&reference)? / self.ns(&own)?;
+            lost += number(&reference, "lost")? + number(&own, "lost")?;
+            println!("memif, round {round}: ratio {ratio:.3}");
+            ratios.push(ratio);
+            ours.push(self.ns(&own)?);
+        }
+        Ok((median(&ratios), median(&ours), lost))
     }
 
     fn forward(&self, flows: u32, args: &[&str], more: &[&str]) -> Result<Value> {

@@ -90,7 +90,8 @@ pub fn count() -> Result<Figures> {
 
 /// The programs that are measured, in one build.
 pub fn build() -> Result<()> {
-    let examples = ["--example", "forward_bench", "--example", "packet_path"];
+    let examples =
+        ["--example", "forward_bench", "--example", "node_bench", "--example", "packet_path"];
     cargo::run(["build", "--release", "--package", "dunlin"], examples)
 }
 

@@ -84,7 +84,7 @@ pub fn write(table: &str, rounds: u32, seconds: u64) -> Result<()> {
     let (_, after) = rest.split_once(END).context("docs/performance.md: the place does not end")?;
     let machine = machine();
     let written = format!(
-        "{before}{BEGIN}\n\n{machine}\n\nCommand: `cargo xtask bench --forward --rounds {rounds} \
+        "{before}{BEGIN}\n\n{machine}\n\nCommand: `cargo xtask bench --rounds {rounds} \
          --seconds {seconds}`.\n\n{table}\n{END}{after}"
     );
     std::fs::write(&path, written).with_context(|| path.display().to_string())?;
