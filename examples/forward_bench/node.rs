@@ -75,7 +75,7 @@ impl Handle {
             workers: self.spec.workers,
             max_flows,
             seed: 0x6475_6e6c_696e,
-            steering: Steering::Software { rss: vec![true] },
+            steering: Steering::software(vec![true]),
         };
         Engine::new_in(arena, config, Arc::clone(&self.shared[usize::from(worker)].stats))
     }

@@ -7,6 +7,7 @@ use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
 use super::foreign::ForeignLips;
 use super::hash::Seed;
+use super::steering::RssInput;
 use crate::packet::checksum::Delta;
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
 use std::net::IpAddr;
@@ -342,6 +343,17 @@ impl<A: Family> Tuple<A> {
 
     pub fn hash(&self, seed: &Seed, protocol: u8) -> u64 {
         self.wire().hash(seed, protocol)
+    }
+
+    /// As RSS sees such a packet.
+    pub fn rss_input(&self, transport: Transport) -> RssInput {
+        RssInput {
+            transport,
+            source: self.source.ip(),
+            destination: self.destination.ip(),
+            source_port: u16::from_be_bytes(self.source_port.to_ne_bytes()),
+            destination_port: u16::from_be_bytes(self.destination_port.to_ne_bytes()),
+        }
     }
 
     #[inline(always)]
