@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod image;
 mod labs;
+mod machines;
 mod setup;
 mod test;
 
@@ -39,6 +40,12 @@ enum Command {
         /// List the groups
         #[arg(long)]
         list: bool,
+    },
+    /// Boot the appliance image in virtual machines: VIPs, upgrades, power cuts, Secure Boot
+    TestImage {
+        /// Take the images that an earlier run built
+        #[arg(long)]
+        reuse: bool,
     },
     /// Measure the packet path, and forwarding against dpdk-testpmd
     Bench(bench::Options),
@@ -72,6 +79,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Test { names, list: false } => test::run(&names),
+        Command::TestImage { reuse } => machines::image(reuse),
         Command::Bench(options) => bench::run(&options),
         Command::Lab(command) => labs::run(&command),
         Command::Image(options) => image::run(&options),

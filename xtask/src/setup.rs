@@ -68,14 +68,25 @@ const PACKAGES: &[Package] = &[
     package("seabios", Purpose::Image, "firmware: BIOS machines"),
     package("ipxe-qemu", Purpose::Image, "option ROMs, without which QEMU refuses some NICs"),
     package("ovmf", Purpose::Image, "firmware: UEFI machines, with and without Secure Boot"),
+    package("cpio", Purpose::Image, "RAM disks of small guests"),
+    package("busybox-static", Purpose::Image, "what runs in small guests"),
+    package("kmod", Purpose::Image, "which modules a guest's module needs"),
+    package("fdisk", Purpose::Image, "finds the partitions of the image"),
+    package("openssh-client", Purpose::Image, "asks the machines"),
+    package(
+        "python3-virt-firmware",
+        Purpose::Image,
+        "enrols Secure Boot keys for virtual machines",
+    ),
     package("mtools", Purpose::Image, "config drives: FAT"),
     package("dosfstools", Purpose::Image, "config drives: FAT"),
     package("xorriso", Purpose::Image, "config drives: ISO9660"),
 ];
 
 /// Those that a machine with Debian 12 takes from its backports: the release's own QEMU 7.2 has no
-/// igb, the one emulated NIC beside virtio with RSS.
-const BACKPORTS: &[&str] = &["qemu-system-x86", "qemu-utils", "seabios", "ipxe-qemu"];
+/// igb, the one emulated NIC beside virtio with RSS, and the release has no virt-firmware.
+const BACKPORTS: &[&str] =
+    &["qemu-system-x86", "qemu-utils", "seabios", "ipxe-qemu", "python3-virt-firmware"];
 
 /// Services that Debian would start and enable with those packages.
 const SERVICES: &[&str] = &["frr", "nginx", "bird", "bird6"];

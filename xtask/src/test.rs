@@ -5,6 +5,7 @@
 
 use crate::cargo;
 use crate::deny;
+use crate::machines;
 use crate::setup::{self, Purpose};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
@@ -88,6 +89,18 @@ const GROUPS: &[Group] = &[
         about: "the lab's hosts; two nodes, a router and what fails",
         root: true,
         run: lab,
+    },
+    Group {
+        name: "rss",
+        about: "replies reach the predicted queue, on the network cards of a virtual machine",
+        root: true,
+        run: |_| machines::rss(),
+    },
+    Group {
+        name: "image",
+        about: "the appliance image boots, announces, upgrades, and refuses what it must",
+        root: true,
+        run: |_| machines::image(false),
     },
     Group {
         name: "fuzz",

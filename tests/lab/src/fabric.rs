@@ -26,6 +26,11 @@
 //! AF_PACKET has taken its copy, drops every frame. What the kernel may see comes from the node, through
 //! the control interface `dn0`.
 
+mod config;
+
+pub use config::node_config;
+pub(crate) use config::{node_duty, node_port};
+
 use crate::fib::{Fib, Prefix};
 use crate::lab::Lab;
 use crate::netns::{Netns, cable};
@@ -36,9 +41,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The IPv4 VIP.
@@ -80,6 +83,10 @@ pub struct Options {
     pub router: Runs,
     /// Interval of BFD, both ways; three lost in a row mean down.
     pub bfd: Duration,
+    /// BGP's hold time, whole seconds, at least 3.
+    pub hold: Duration,
+    /// Interval of the health checks; a check has four fifths of it to answer.
+    pub check: Duration,
     /// The nodes share flows.
     pub cluster: bool,
     /// Lines added to the end of every node's configuration.
@@ -95,6 +102,8 @@ impl Default for Options {
             speaks: Speaks::Bgp,
             router: Runs::Frr,
             bfd: Duration::from_millis(100),
+            hold: Duration::from_secs(3),
+            check: Duration::from_millis(250),
             cluster: false,
             extra: String::new(),
         }
@@ -161,13 +170,7 @@ impl Fabric {
 
     /// Wait until the router sends neither VIP to node `n`. When it stopped.
     pub fn wait_out(&self, n: u8, timeout: Duration) -> Result<Instant> {
-        let mut last = None;
-        for prefix in Self::vip_prefixes() {
-            let hop = Self::next_hop(n, prefix);
-            let at = self.fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
-            last = last.max(Some(at));
-        }
-        last.context("no VIPs")
+        wait_out(&self.fib, n, timeout)
     }
 
     /// Wait until the router has `count` ways to each VIP (by OSPF, IPv6 ways are link-local, so they
@@ -183,17 +186,32 @@ impl Fabric {
 
     /// Wait until the router sends both VIPs to exactly these nodes (from 1). When it came to do so.
     pub fn wait_vips(&self, nodes: &[u8], timeout: Duration) -> Result<Instant> {
-        let mut last = None;
-        for prefix in Self::vip_prefixes() {
-            let wanted: BTreeSet<IpAddr> =
-                nodes.iter().map(|n| Self::next_hop(*n, prefix)).collect();
-            let at = self.fib.wait(prefix, timeout, |hops| {
-                hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
-            })?;
-            last = last.max(Some(at));
-        }
-        last.context("no VIPs")
+        wait_vips(&self.fib, nodes, timeout)
     }
+}
+
+/// [`Fabric::wait_out`], of any router.
+pub(crate) fn wait_out(fib: &Fib, n: u8, timeout: Duration) -> Result<Instant> {
+    let mut last = None;
+    for prefix in Fabric::vip_prefixes() {
+        let hop = Fabric::next_hop(n, prefix);
+        let at = fib.wait(prefix, timeout, |hops| !hops.contains_key(&hop))?;
+        last = last.max(Some(at));
+    }
+    last.context("no VIPs")
+}
+
+/// [`Fabric::wait_vips`], of any router.
+pub(crate) fn wait_vips(fib: &Fib, nodes: &[u8], timeout: Duration) -> Result<Instant> {
+    let mut last = None;
+    for prefix in Fabric::vip_prefixes() {
+        let wanted: BTreeSet<IpAddr> = nodes.iter().map(|n| Fabric::next_hop(*n, prefix)).collect();
+        let at = fib.wait(prefix, timeout, |hops| {
+            hops.len() == wanted.len() && hops.keys().all(|hop| wanted.contains(hop))
+        })?;
+        last = last.max(Some(at));
+    }
+    last.context("no VIPs")
 }
 
 /// Addresses of backend `n` (from 1).
@@ -234,7 +252,7 @@ fn cores(most: usize) -> Vec<usize> {
     cores
 }
 
-fn router_host(lab: &Lab) -> Result<Netns> {
+pub(crate) fn router_host(lab: &Lab) -> Result<Netns> {
     let tor = lab.netns("tor")?;
     for (key, value) in [
         ("net.ipv4.ip_forward", "1"),
@@ -255,7 +273,7 @@ fn router_host(lab: &Lab) -> Result<Netns> {
     Ok(tor)
 }
 
-fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
+pub(crate) fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
     let client = lab.netns("client")?;
     cable(&client, "eth0", tor, "c0")?;
     tor.ip("addr add 10.100.0.1/24 dev c0\naddr add fd00:100::1/64 dev c0 nodad")?;
@@ -266,7 +284,7 @@ fn client(lab: &Lab, tor: &Netns) -> Result<Netns> {
     Ok(client)
 }
 
-fn backend(lab: &Lab, tor: &Netns, n: u8) -> Result<Nginx> {
+pub(crate) fn backend(lab: &Lab, tor: &Netns, n: u8) -> Result<Nginx> {
     let name = format!("b{n}");
     let ns = lab.netns(&name)?;
     cable(&ns, "eth0", tor, &name)?;
@@ -299,128 +317,6 @@ fn node_host(lab: &Lab, tor: &Netns, n: u8) -> Result<Netns> {
          }\n",
     )?;
     Ok(ns)
-}
-
-fn bgp_of_node(n: u8) -> String {
-    let asn = TOR_AS + u32::from(n);
-    format!(
-        r#"[bgp]
-asn = {asn}
-
-[[bgp.neighbor]]
-address = "10.1.{n}.1"
-asn = {TOR_AS}
-hold-time = "3s"
-connect-retry = "1s"
-bfd = true
-
-[[bgp.neighbor]]
-address = "fd00:1:{n}::1"
-asn = {TOR_AS}
-hold-time = "3s"
-connect-retry = "1s"
-bfd = true
-"#
-    )
-}
-
-fn ospf_of_node() -> String {
-    let version = |name: &str| {
-        format!(
-            "[{name}]\nbfd = true\n\n[[{name}.interface]]\nname = \"dn0\"\n\
-             hello-interval = \"1s\"\ndead-interval = \"3s\"\n\n"
-        )
-    };
-    version("ospf") + &version("ospf3")
-}
-
-/// Peers talk over IPv4; flows of both families are shared.
-fn cluster_of_node(n: u8, nodes: u8) -> String {
-    let others = (1..=nodes).filter(|other| *other != n);
-    let peers: Vec<String> = others.map(|other| node_addresses(other)[0].to_string()).collect();
-    format!(
-        "[cluster]\naddress = \"{}\"\npeers = {peers:?}\nkey = \"the key of this lab\"\n\n",
-        node_addresses(n)[0]
-    )
-}
-
-/// The configuration of node `n`.
-pub fn node_config(n: u8, socket: &Path, options: &Options) -> String {
-    let [node4, node6] = node_addresses(n);
-    let speaks = match options.speaks {
-        Speaks::Bgp => bgp_of_node(n),
-        Speaks::Ospf => ospf_of_node(),
-    };
-    let cluster = if options.cluster { cluster_of_node(n, options.nodes) } else { String::new() };
-    let mut backends = String::new();
-    for b in 1..=options.backends {
-        for address in backend_addresses(b) {
-            let _ = write!(backends, "\n[[service.backend]]\naddress = \"{address}\"\n");
-        }
-    }
-    format!(
-        r#"# Node {n} of the lab. The annotated example is docs/example.toml.
-[node]
-name = "node{n}"
-router-id = "{node4}"
-api-socket = "{socket}"
-
-[dataplane]
-workers = {workers:?}
-poll = "adaptive"
-max-flows = 65_536
-memory = "256MiB"
-hugepages = false
-file-prefix = "dunlin-lab-{pid}-{n}"
-mbufs = 16_384
-
-[[port]]
-name = "dn0"
-device = "net_af_packet,iface=eth0"
-control = "tap"
-addresses = ["{node4}/24", "{node6}/64"]
-
-[[route]]
-to = "0.0.0.0/0"
-via = ["10.1.{n}.1"]
-
-[[route]]
-to = "::/0"
-via = ["fd00:1:{n}::1"]
-
-[local]
-addresses = ["10.9.{n}.0/29", "fd00:9:{n}::/125"]
-
-[bfd]
-min-tx = "{bfd}ms"
-min-rx = "{bfd}ms"
-multiplier = 3
-
-[announce]
-drain-wait = "300ms"
-
-{cluster}{speaks}
-[[service]]
-name = "web"
-vips = ["{VIP4}", "{VIP6}"]
-protocol = "tcp"
-port = {PORT}
-
-[service.check]
-type = "http"
-path = "/healthz"
-interval = "250ms"
-timeout = "200ms"
-rise = 2
-fall = 2
-{backends}
-{extra}"#,
-        socket = socket.display(),
-        workers = options.workers,
-        pid = std::process::id(),
-        bfd = options.bfd.as_millis(),
-        extra = options.extra,
-    )
 }
 
 #[cfg(test)]

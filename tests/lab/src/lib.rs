@@ -5,12 +5,14 @@
 //! nodes, and [`Fabric`], which plugs them together the way the demo and the failover tests want
 //! them. What happens is measured where it counts: [`Fib`] watches the router's kernel routing
 //! table, [`http`] keeps the fate of every request, [`Sniffer`] sees who is sent connections,
-//! [`freeze()`] hangs one thread. [`story`] is the demo's scenario, step by step.
+//! [`freeze()`] hangs one thread. [`vm`] has whole machines. [`story`] is the demo's scenario, step by step, and [`appliance`] that of the
+//! bootable image.
 //!
 //! Everything is undone when dropped, and by a janitor process should the owner be killed.
 //! Nothing waits for time, only for conditions. Needs root and the packages that
 //! `cargo xtask setup` installs.
 
+pub mod appliance;
 mod bird;
 pub mod fabric;
 mod fib;
@@ -27,12 +29,11 @@ mod sniff;
 mod stall;
 pub mod story;
 pub mod udp;
-
+pub mod vm;
 mod wait;
 
 pub use bird::Bird;
 pub use fabric::Fabric;
-
 pub use fib::{Change, Fib, NextHops, Prefix, Table};
 pub use freeze::{Frozen, freeze, threads};
 pub use frr::Frr;

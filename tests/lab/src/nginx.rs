@@ -40,6 +40,7 @@ impl Nginx {
         let dir = ns.lab().dir(&format!("{}/nginx", ns.name()))?;
         fs::create_dir_all(dir.join("www"))?;
         fs::create_dir_all(dir.join("tmp"))?;
+        fs::create_dir_all(dir.join("files"))?;
         let file: Vec<u8> = (0..DOWNLOAD).map(pattern).collect();
         fs::write(dir.join("www/big"), file)?;
         fs::write(dir.join("nginx.conf"), config(ns.name(), &dir))?;
@@ -88,6 +89,11 @@ impl Nginx {
             fs::remove_file(flag)?;
         }
         Ok(())
+    }
+
+    /// What is in this directory is served below `/files/`.
+    pub fn files(&self) -> PathBuf {
+        self.dir.join("files")
     }
 
     /// The requests it finished, health checks left out.
@@ -144,6 +150,7 @@ http {{
             if (-f {dir}/ill) {{ return 503 "ill\n"; }}
             return 200 "ok {name}\n";
         }}
+        location /files/ {{ alias {dir}/files/; }}
         location /download/ {{
             alias {dir}/www/;
             limit_rate $arg_rate;

@@ -95,6 +95,7 @@ impl Router {
 
 fn bird_bgp(options: &Options) -> String {
     let bfd = options.bfd.as_millis();
+    let (keepalive, hold) = (options.hold.as_secs() / 3, options.hold.as_secs());
     let mut config = format!(
         "router id 10.100.0.1;\n\
          protocol device {{ scan time 1; }}\n\
@@ -116,7 +117,7 @@ fn bird_bgp(options: &Options) -> String {
             let _ = writeln!(
                 config,
                 "protocol bgp node{n}v{family} {{ local {own} as {TOR_AS}; \
-                 neighbor {address} as {asn}; bfd on; hold time 3; keepalive time 1; \
+                 neighbor {address} as {asn}; bfd on; hold time {hold}; keepalive time {keepalive}; \
                  connect delay time 1; connect retry time 1; error wait time 1, 1; \
                  ipv{family} {{ import all; export none; }}; }}"
             );
@@ -152,6 +153,7 @@ fn frr_ospf(options: &Options) -> String {
 
 fn frr_bgp(options: &Options) -> String {
     let bfd = options.bfd.as_millis();
+    let (keepalive, hold) = (options.hold.as_secs() / 3, options.hold.as_secs());
     let mut peers = String::new();
     let mut families = [String::new(), String::new()];
     for n in 1..=options.nodes {
@@ -192,7 +194,7 @@ fn frr_bgp(options: &Options) -> String {
          no bgp default ipv4-unicast\n \
          no bgp network import-check\n \
          bgp bestpath as-path multipath-relax\n \
-         timers bgp 1 3\n\
+         timers bgp {keepalive} {hold}\n\
          {peers} \
          address-family ipv4 unicast\n  \
          maximum-paths 16\n\

@@ -26,7 +26,7 @@ pub use outage::decided;
 pub use reload::By;
 pub use scale::Scale;
 pub use service::{Announced, Spread};
-pub use teller::Teller;
+pub use teller::{Teller, short};
 
 use crate::fabric::{Fabric, Options};
 use crate::node::Binaries;

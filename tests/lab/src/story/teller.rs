@@ -9,6 +9,8 @@ pub struct Teller {
     start: Instant,
     steps: u32,
     checks: u32,
+    /// Before each line of a story told beside another.
+    lane: String,
 }
 
 impl Default for Teller {
@@ -20,29 +22,41 @@ impl Default for Teller {
 impl Teller {
     /// The clock of the story starts now.
     pub fn new() -> Self {
-        Self { start: Instant::now(), steps: 0, checks: 0 }
+        Self { start: Instant::now(), steps: 0, checks: 0, lane: String::new() }
+    }
+
+    /// A teller for what happens at the same time, by the same clock; its lines say `name`.
+    pub fn beside(&self, name: &str) -> Self {
+        Self { start: self.start, steps: 0, checks: 0, lane: format!("[{name}] ") }
+    }
+
+    /// Count what `other` told.
+    pub fn join(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.checks += other.checks;
     }
 
     /// A new step begins.
     pub fn step(&mut self, title: &str) {
         self.steps += 1;
-        say(&format!("\n{:>7}  {}. {title}", self.clock(), self.steps));
+        let (steps, lane) = (self.steps, &self.lane);
+        say(&format!("\n{:>7}  {lane}{steps}. {title}", self.clock()));
     }
 
     /// Something that was asserted holds.
     pub fn check(&mut self, text: &str) {
         self.checks += 1;
-        say(&format!("{:>7}  ✓ {text}", self.clock()));
+        say(&format!("{:>7}  {}✓ {text}", self.clock(), self.lane));
     }
 
     /// Something to know.
     pub fn note(&mut self, text: &str) {
-        say(&format!("{:>7}    {text}", self.clock()));
+        say(&format!("{:>7}  {}  {text}", self.clock(), self.lane));
     }
 
     /// Something failed.
     pub fn fail(&mut self, text: &str) {
-        say(&format!("{:>7}  ✗ {text}", self.clock()));
+        say(&format!("{:>7}  {}✗ {text}", self.clock(), self.lane));
     }
 
     /// The last line.

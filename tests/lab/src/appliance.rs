@@ -1,0 +1,145 @@
+//! The appliance, shown on whole machines: the image boots in QEMU, and what an operator relies on
+//! is measured and asserted.
+//!
+//! In: what the image builder made ([`Artifacts`]). Out: a [`Show`], told step by step like the demo
+//! ([`crate::story`]). Two nodes stand where the demo's nodes stand, before the same router, client
+//! and backends; beside them, on a second lane, go the machines that need no company: those
+//! that must refuse to boot, and the one whose power is cut.
+
+mod boot;
+mod config;
+mod node;
+mod pair;
+mod power;
+mod refuse;
+mod site;
+mod upgrade;
+
+pub use node::Node;
+pub use power::SEED;
+pub use refuse::Lonely;
+pub use site::Site;
+
+use crate::story::Teller;
+use crate::vm::{Accel, Key, storage};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// For a machine to boot and settle, emulated and beside another one on a busy host.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// An update of the appliance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    pub version: String,
+    pub file: PathBuf,
+}
+
+/// What the builder made for the show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifacts {
+    /// The raw disk image.
+    pub image: PathBuf,
+    pub version: String,
+    /// The same content, a higher version.
+    pub good: Bundle,
+    /// Higher still; its dunlind exits at once.
+    pub broken: Bundle,
+    /// The firmware's variables, with the builder's Secure Boot keys enrolled. The image is signed
+    /// with them.
+    pub secure_boot: PathBuf,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// From power-on until the router's kernel had the VIPs.
+    pub boot_to_vip: Duration,
+    /// From `dunlin upgrade` until the new version was kept.
+    pub upgrade: Duration,
+}
+
+/// The show.
+#[derive(Debug)]
+pub struct Show {
+    // Dropped first: machines go before the network they are plugged into.
+    nodes: Vec<Node>,
+    site: Site,
+    artifacts: Artifacts,
+    accel: Accel,
+    key: Key,
+    /// Where the disks are.
+    storage: PathBuf,
+    pub teller: Teller,
+}
+
+impl Show {
+    /// Lay out the hosts. `disks` is a directory with room for some gigabytes; no machine is on.
+    pub fn begin(artifacts: Artifacts, accel: Accel, disks: &Path) -> Result<Self> {
+        let mut teller = Teller::new();
+        teller.step("Lay out the router, the client and the backends in network namespaces");
+        let site = Site::new()?;
+        let storage = storage(disks, site.lab.prefix())?;
+        let key = Key::new(&site.lab.dir("ssh")?)?;
+        for bundle in [&artifacts.good, &artifacts.broken] {
+            site.offer(bundle)?;
+        }
+        teller.check("the backends answer the client through the router");
+        teller.note(&format!("machines run by {}", accel.name()));
+        Ok(Self { nodes: Vec::new(), site, artifacts, accel, key, storage, teller })
+    }
+
+    /// All of it.
+    pub fn run(&mut self) -> Result<Measured> {
+        let boot_to_vip = self.first_node().context("the first node")?;
+        let (upgraded, upgrade_took) = channel();
+        let lonely = Lonely::new(self)?;
+        let mut upgrade = Duration::ZERO;
+        std::thread::scope(|scope| -> Result<()> {
+            let side = scope.spawn(move || lonely.run(upgrade_took));
+            let main = self.together(|took| {
+                upgrade = took;
+                // A side lane that failed already is reported below.
+                let _ = upgraded.send(took);
+            });
+            drop(upgraded);
+            let Ok(side) = side.join() else { bail!("the side lane panicked") };
+            match (main, side) {
+                (main, Ok(teller)) => {
+                    self.teller.join(&teller);
+                    main
+                }
+                (Ok(()), Err(e)) => Err(e),
+                (Err(main), Err(side)) => bail!("{main:#}\n\nand beside it: {side:#}"),
+            }
+        })?;
+        Ok(Measured { boot_to_vip, upgrade })
+    }
+
+    /// What two nodes show; `upgraded` hears how long the upgrade took.
+    fn together(&mut self, upgraded: impl FnOnce(Duration)) -> Result<()> {
+        self.second_node().context("the second node")?;
+        self.node_dies().context("the death of a node")?;
+        let took = self.good_upgrade().context("the upgrade")?;
+        upgraded(took);
+        self.broken_upgrade().context("the broken upgrade")
+    }
+
+    /// Tell a failure and where the logs stay.
+    pub fn failed(&mut self, error: &anyhow::Error) -> Result<()> {
+        self.teller.fail(&format!("{error:#}"));
+        let logs = self.site.lab.keep_logs()?;
+        self.teller.note(&format!("logs: {}", logs.display()));
+        Ok(())
+    }
+}
+
+impl Drop for Show {
+    fn drop(&mut self) {
+        // QEMU has its disks open until it ends.
+        self.nodes.clear();
+        let _ = std::fs::remove_dir_all(&self.storage);
+    }
+}

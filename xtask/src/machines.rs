@@ -1,0 +1,126 @@
+//! Tests on whole machines, under QEMU: `cargo xtask test rss`, `cargo xtask test-image`.
+
+use crate::cargo;
+use crate::setup::{self, Purpose};
+use anyhow::{Context, Result, bail};
+use lab::appliance::{Artifacts, Bundle, Show};
+use lab::story::{Teller, short};
+use lab::vm::{Accel, Model, enroll, rss};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Replies come back to the queue they were predicted for, on every emulated card whose RSS is real.
+pub fn rss() -> Result<()> {
+    setup::install(Purpose::Image)?;
+    cargo::run(["build", "--package", "dunlin", "--example", "rss_proof"], [""; 0])?;
+    let program = cargo::target_dir()?.join("debug/examples/rss_proof");
+    let cache = cache()?;
+    let accel = Accel::detect(&cache)?;
+    let mut teller = Teller::new();
+    teller.step(&format!("RSS-aware choice of ports in a guest, under {}", accel.name()));
+    for (name, model) in [("virtio-net", Model::Virtio), ("igb", Model::Igb)] {
+        let proved = rss::prove(&program, &cache, accel, model).context(name)?;
+        let (steered, control) = (&proved.steered, &proved.control);
+        teller.check(&format!(
+            "{name}: {} of {} replies on the predicted queue, {} handed over; by queue {:?}; hash \
+             told for {}, wrong for {}; resent {}",
+            steered.right,
+            steered.flows,
+            steered.handed_over,
+            steered.by_queue,
+            steered.hash_checked,
+            steered.hash_wrong,
+            steered.resent
+        ));
+        teller.note(&format!("{name}, ports left to chance: {} handed over", control.handed_over));
+    }
+    teller.end();
+    Ok(())
+}
+
+/// The appliance boots, announces, upgrades, and refuses what it must. `reuse`: take the images that an
+/// earlier run built, if there are any.
+pub fn image(reuse: bool) -> Result<()> {
+    setup::require_root("test-image")?;
+    setup::install(Purpose::Demo)?;
+    setup::install(Purpose::Image)?;
+    let cache = cache()?;
+    let artifacts = artifacts(&cache, reuse)?;
+    let accel = Accel::detect(&cache)?;
+    let mut show = Show::begin(artifacts, accel, &cache.join("disks"))?;
+    match show.run() {
+        Ok(measured) => {
+            show.teller.end();
+            println!(
+                "power-on to VIP announced: {} ({}); upgrade, until the new version was kept: {}",
+                short(measured.boot_to_vip),
+                accel.name(),
+                short(measured.upgrade)
+            );
+            Ok(())
+        }
+        Err(e) => {
+            show.failed(&e)?;
+            bail!("test-image failed")
+        }
+    }
+}
+
+/// The image, a better version of it and a broken one, all signed with throw-away keys.
+fn artifacts(cache: &Path, reuse: bool) -> Result<Artifacts> {
+    let (keys, out) = (cache.join("keys"), cache.join("out"));
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let (good, broken) = (later(&version, 1)?, later(&version, 2)?);
+    let built = |version: &str, end: &str| out.join(format!("dunlin-{version}.{end}"));
+    let artifacts = Artifacts {
+        image: built(&version, "raw"),
+        good: Bundle { file: built(&good, "bundle"), version: good.clone() },
+        broken: Bundle { file: built(&broken, "bundle"), version: broken.clone() },
+        secure_boot: cache.join("vars.fd"),
+        version,
+    };
+    let all = [&artifacts.image, &artifacts.good.file, &artifacts.broken.file];
+    if !(reuse && all.iter().all(|file| file.exists())) {
+        if !keys.exists() {
+            builder(&["keys", path(&keys)?])?;
+        }
+        let exits = cache.join("broken");
+        let dunlind = exits.join("usr/bin/dunlind");
+        fs::create_dir_all(exits.join("usr/bin"))?;
+        fs::write(&dunlind, "#!/bin/sh\necho 'dunlind: broken on purpose' >&2\nexit 1\n")?;
+        fs::set_permissions(&dunlind, fs::Permissions::from_mode(0o755))?;
+        let common = ["--quick", "--key-dir", path(&keys)?, "--out", path(&out)?];
+        builder(&[&common[..], &["--only", "raw"]].concat())?;
+        let bundle = [&common[..], &["--only", "bundle", "--version"]].concat();
+        builder(&[&bundle[..], &[&good]].concat())?;
+        builder(&[&bundle[..], &[&broken, "--overlay", path(&exits)?]].concat())?;
+    }
+    enroll(&keys.join("db.crt"), &artifacts.secure_boot)?;
+    Ok(artifacts)
+}
+
+/// `cargo xtask image …`.
+fn builder(args: &[&str]) -> Result<()> {
+    let own = std::env::current_exe().context("where is this program?")?;
+    cargo::status(Command::new(own).arg("image").args(args))
+}
+
+/// A version whose last number is higher.
+fn later(version: &str, by: u32) -> Result<String> {
+    let (front, last) = version.rsplit_once('.').context("a version without a dot")?;
+    let last: u32 = last.parse().with_context(|| format!("the version {version}"))?;
+    Ok(format!("{front}.{}", last + by))
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is not UTF-8")
+}
+
+/// Where kernels and disks of guests are kept.
+pub fn cache() -> Result<PathBuf> {
+    let dir = cargo::target_dir()?.join("vm");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
