@@ -33,6 +33,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_(macaddr_get|promiscuous_enable|allmulticast_enable)",
     "rte_eth_(stats_get|xstats_get|xstats_get_names)",
+    "rte_flow_destroy",
 ];
 
 fn main() {

@@ -12,8 +12,8 @@
 //! `--workers 2` as many workers with a queue each; `--memif` both directions, through shared
 //! memory, between this process, which plays clients and backends, and another, which forwards.
 //!
-//! Needs free hugepages: 240 MiB, and 2.7 GiB for a million flows
-//! (`echo 1400 > /proc/sys/vm/nr_hugepages`); `--life` needs none.
+//! Needs free hugepages: 360 MiB, and 2.8 GiB for a million flows
+//! (`echo 1450 > /proc/sys/vm/nr_hugepages`); `--life` needs none.
 //!
 //! ```text
 //! cargo run --release --example forward_bench -- --flows 1000 --seconds 5
@@ -43,8 +43,8 @@ use dunlin::config::model::Device;
 use dunlin::forward::tables::Timeouts;
 use dunlin::forward::{DropReason, Now, WorkerStats};
 use dunlin::port::dpdk::{
-    DpdkPort, DpdkQueue, Eal, EalConfig, Mbuf, Mempool, PoolConfig, PortConfig, TscClock,
-    pin_current_thread,
+    DpdkPort, DpdkQueue, Eal, EalConfig, Mbuf, Mempool, NodeMemory, PoolConfig, PortConfig,
+    TscClock, pin_current_thread,
 };
 use dunlin::port::{Burst, Queue};
 use dunlin::worker::{Rings, Shared, Worker};
@@ -123,8 +123,10 @@ impl Args {
     }
 
     fn memory_mib(&self) -> u32 {
-        // A buffer of 2048 + 128 bytes with its header and padding, and the driver's ring.
-        (u64::from(self.mbufs()) * 2560 / (1 << 20)) as u32 + 192
+        // A buffer of 2048 + 128 bytes with its header and padding, and the driver's ring; a flow.
+        let buffers = u64::from(self.mbufs()) * 2560;
+        let flows = u64::from(self.workers) * u64::from(self.max_flows.max(self.flows)) * 128;
+        ((buffers + flows) / (1 << 20)) as u32 + 192
     }
 }
 
@@ -185,7 +187,7 @@ fn main() -> Result<()> {
     };
     let per_cpu_ns = sum(|measured| measured.cpu_ns);
     let per_wall_ns = sum(|measured| measured.wall_ns);
-    let measured = all.iter().fold(Measured::default(), |sum, one| sum.and(one));
+    let measured = all.iter().fold(Measured::default(), Measured::and);
     let what = match (args.reference, args.life, args.callback) {
         (true, ..) => "testpmd-5tswap",
         (_, true, _) => "dunlin-life",
@@ -296,11 +298,19 @@ fn run_worker(
 ) -> Result<Measured> {
     let OnDpdk { worker, eal, queue, rings } = on_dpdk;
     pin_current_thread(args.core.saturating_sub(worker))?;
-    let _registered = eal.register_worker_thread()?;
+    let registered = eal.register_worker_thread()?;
     let clock = TscClock::new(&eal);
     let now = || Now(clock.now_ns());
     let max_flows = args.max_flows.max(args.flows);
-    let mut engine = handle.engine(worker, max_flows);
+    // As the node does it.
+    let mut engine = if args.no_hugepages {
+        handle.engine(worker, max_flows)
+    } else {
+        let memory = NodeMemory::of_worker(&eal, &registered);
+        let engine = handle.engine_in(&memory, worker, max_flows);
+        ensure!(engine.flows_are_lent(), "too few hugepages for the flow table");
+        engine
+    };
     let tables = handle.published.load();
     let kind = (args.family, args.proto);
     node::establish(&mut engine, &tables, now(), kind, flows_of(args, worker))?;

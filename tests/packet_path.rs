@@ -127,7 +127,7 @@ fn differences(written: &str, happened: &str, path: &Path) -> String {
 
 /// The named set-ups.
 fn setup(name: &str) -> Result<Bench, String> {
-    let all_rss = Steering::Software { rss: vec![true, true] };
+    let all_rss = Steering::software(vec![true, true]);
     match name {
         "plain" => Ok(Bench::new(plain(), 1024)),
         "two flows at most" => Ok(Bench::new(plain(), 2)),

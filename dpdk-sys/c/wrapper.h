@@ -16,6 +16,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_malloc.h>
@@ -71,6 +72,12 @@ static const uint32_t DPDK_SYS_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 static const uint64_t DPDK_SYS_RSS_IP = RTE_ETH_RSS_IP;
 static const uint64_t DPDK_SYS_RSS_TCP = RTE_ETH_RSS_TCP;
 static const uint64_t DPDK_SYS_RSS_UDP = RTE_ETH_RSS_UDP;
+static const uint64_t DPDK_SYS_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t DPDK_SYS_RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t DPDK_SYS_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t DPDK_SYS_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t DPDK_SYS_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t DPDK_SYS_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
 static const uint32_t DPDK_SYS_RETA_GROUP = RTE_ETH_RETA_GROUP_SIZE;
 
 static const uint32_t DPDK_SYS_LOG_ERR = RTE_LOG_ERR;
@@ -105,6 +112,18 @@ int dpdk_sys_pktmbuf_read(const struct rte_mbuf *mbuf, uint32_t offset, uint32_t
 
 /* Link state without waiting. speed in Mbit/s. Negative errno on failure. */
 int dpdk_sys_link(uint16_t port, int *up, uint32_t *speed_mbps, int *full_duplex);
+
+/* Whether the hash is Toeplitz, as far as the driver tells. */
+int dpdk_sys_rss_is_toeplitz(const struct rte_eth_rss_conf *conf);
+
+/* The Toeplitz hash as DPDK's own library computes it, of `words` 32-bit words in host order. */
+uint32_t dpdk_sys_softrss(uint32_t *tuple, uint32_t words, const uint8_t *key);
+
+/* Make a flow rule: what is sent to this address (4 or, with v6, 16 bytes) and is of this protocol
+ * (6 TCP, 17 UDP, 0 any) goes to this queue. NULL: not made; *error is the positive errno and
+ * *message the driver's static words about it, or NULL. */
+struct rte_flow *dpdk_sys_flow_to_queue(uint16_t port, int v6, const uint8_t *destination,
+    uint8_t protocol, uint16_t queue, int *error, const char **message);
 
 /* A stream whose lines go to sink, with EAL's severity (RTE_LOG_*). For rte_openlog_stream. */
 FILE *dpdk_sys_log_stream(void (*sink)(int severity, const char *text, size_t len));

@@ -43,7 +43,10 @@ impl Forwarder {
     fn start(args: &Args, socket: &str) -> Result<Self> {
         if args.reference {
             let device = server(socket);
-            return Ok(Self::Testpmd(Testpmd::start(args, &device, &["--single-file-segments"])?));
+            let mut testpmd = Testpmd::start(args, &device, &["--single-file-segments"])?;
+            // It listens once it answers.
+            testpmd.counters()?;
+            return Ok(Self::Testpmd(testpmd));
         }
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--serve", socket]);
@@ -147,7 +150,8 @@ pub fn measure(args: &Args) -> Result<Measured> {
     let client = format!(
         "net_memif1,role=client,id=0,socket={socket},socket-abstract=yes,rsize=11,zero-copy=yes"
     );
-    let port = DpdkPort::open(&eal, &PortConfig::new(Device::Vdev(client)), &[pool.clone()])?;
+    let port =
+        DpdkPort::open(&eal, &PortConfig::new(Device::Vdev(client)), std::slice::from_ref(&pool))?;
     let begin = Instant::now();
     while !port.link()?.up {
         ensure!(begin.elapsed() < PATIENCE, "the link does not come up");

@@ -6,6 +6,7 @@ use crate::mirror::swap;
 use anyhow::{Context, Result, ensure};
 use dunlin::config::model::PollMode;
 use dunlin::control::state::{MAX_BACKENDS, MAX_SERVICES};
+use dunlin::forward::slots::{Arena, Ordinary};
 use dunlin::forward::tables::{
     BackendId, BackendSpec, LipId, LipSpec, Mac, NeighbourSpec, NextHopId, NextHopSpec, PortId,
     PortSpec, Protocol, RouteSpec, Scheduler, ServiceId, ServiceSpec, TablesSpec, Timeouts,
@@ -64,14 +65,19 @@ impl Handle {
 
     /// A worker's. Its port has RSS, so that requests belong to whoever receives them.
     pub fn engine(&self, worker: u16, max_flows: u32) -> Engine {
+        self.engine_in(&Ordinary, worker, max_flows)
+    }
+
+    /// The same, with its flows in this memory.
+    pub fn engine_in(&self, arena: &impl Arena, worker: u16, max_flows: u32) -> Engine {
         let config = EngineConfig {
             worker: WorkerId(worker),
             workers: self.spec.workers,
             max_flows,
             seed: 0x6475_6e6c_696e,
-            steering: Steering::Software { rss: vec![true] },
+            steering: Steering::software(vec![true]),
         };
-        Engine::new(config, Arc::clone(&self.shared[usize::from(worker)].stats))
+        Engine::new_in(arena, config, Arc::clone(&self.shared[usize::from(worker)].stats))
     }
 
     /// The only worker.

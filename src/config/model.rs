@@ -1,6 +1,7 @@
 //! The configuration as types that cannot be wrong. Made only by parsing (see [`super`]).
 
 use super::secret::Secret;
+use crate::forward::steering::Wish;
 use crate::forward::tables::{Mac, Protocol, Scheduler, Timeouts};
 use crate::health::CheckSpec;
 use ipnet::IpNet;
@@ -76,6 +77,8 @@ pub struct Dataplane {
     pub file_prefix: String,
     /// mbufs per pool.
     pub mbufs: u32,
+    /// How replies are to reach their worker.
+    pub steering: Wish,
     /// A worker that has not beaten for so long is stalled.
     pub stall_after: Duration,
 }

@@ -3,6 +3,7 @@
 use super::model::{Dataplane, Node, PollMode, Port};
 use super::reader::{Field, Table};
 use super::{schema, value};
+use crate::forward::steering::Wish;
 use ipnet::IpNet;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -72,6 +73,14 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
             ("throughput", PollMode::Throughput),
         ])
     });
+    let steering = table.get("steering").and_then(|field| {
+        field.choice(&[
+            ("auto", Wish::Auto),
+            ("flow-rules", Wish::FlowRules),
+            ("rss", Wish::Rss),
+            ("software", Wish::Software),
+        ])
+    });
     let duration = |key: &str, default: Duration, from: Duration, to: Duration| {
         table.get(key).and_then(|field| field.duration(from..=to)).unwrap_or(default)
     };
@@ -106,6 +115,7 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
             .and_then(|field| field.parse("a string like \"dunlin\"", value::name))
             .unwrap_or_else(|| "dunlin".to_owned()),
         mbufs: pool,
+        steering: steering.unwrap_or_default(),
         stall_after: duration(
             "stall-after",
             Duration::from_millis(500),

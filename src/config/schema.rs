@@ -43,6 +43,7 @@ pub const DATAPLANE: Section = Section {
         "hugepages",
         "file-prefix",
         "mbufs",
+        "steering",
         "stall-after",
     ],
 };

@@ -55,6 +55,10 @@ fn differences_are_told_by_object_and_field() {
             &[("workers = [1]", "workers = [1, 2]")],
             "dataplane: workers [1] → [1, 2] (needs a restart)",
         ),
+        (
+            &[("workers = [1]", "steering = \"rss\"")],
+            "dataplane: steering auto → rss (needs a restart)",
+        ),
         (&[("workers = [1]", "stall-after = \"1s\"")], "dataplane: stall-after 500ms → 1s"),
         (
             &[("0000:03:00.0", "net_tap0"), ("10.1.1.2/24", "10.1.1.3/24")],

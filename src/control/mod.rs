@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod kernel;
+pub mod lips;
 pub mod liveness;
 pub mod owner;
 mod paths;

@@ -6,10 +6,11 @@
 
 use super::announce::{self, Decision, Drain, NodeView, Path, ServiceView, VipView};
 use super::kernel::KernelView;
+use super::lips::Lips;
 use super::slots::Slots;
 use crate::config::model::{self, Config};
 use crate::forward::tables::{
-    BackendId, BackendSpec, LipId, LipSpec, PortId, PortSpec, Protocol, ServiceId, ServiceSpec,
+    BackendId, BackendSpec, LipSpec, PortId, PortSpec, Protocol, ServiceId, ServiceSpec,
 };
 use crate::health::{HealthEvent, Target};
 use ipnet::IpNet;
@@ -21,8 +22,6 @@ use std::sync::Arc;
 pub const MAX_SERVICES: u32 = 16_384;
 /// Most backend slots (backends summed over services).
 pub const MAX_BACKENDS: u32 = 65_536;
-/// Most local addresses.
-pub const MAX_LIPS: u32 = 4_096;
 
 /// What clients ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,7 +115,7 @@ pub struct State {
     pub(super) epoch: u64,
     service_slots: Slots<ServiceKey>,
     backend_slots: Slots<BackendKey>,
-    lip_slots: Slots<IpAddr>,
+    pub(crate) lips: Lips,
 }
 
 /// Last known health of a target.
@@ -143,7 +142,7 @@ impl State {
             epoch: 0,
             service_slots: Slots::new(MAX_SERVICES),
             backend_slots: Slots::new(MAX_BACKENDS),
-            lip_slots: Slots::new(MAX_LIPS),
+            lips: Lips::new(workers),
         };
         state.apply(Event::Config(config));
         state
@@ -207,19 +206,9 @@ impl State {
         self.services.values().map(|service| self.service_spec(service)).collect()
     }
 
-    /// Local addresses with their slots. A slot stays with its address for the life of the process:
-    /// taking a local address out of the configuration ends the flows on it, and they must not
-    /// wake up on another one.
+    /// Local addresses with their numbers.
     pub(super) fn lip_specs(&mut self) -> Vec<LipSpec> {
-        let config = Arc::clone(&self.config);
-        config
-            .local_addresses
-            .iter()
-            .filter_map(|&address| {
-                let id = LipId(u16::try_from(self.lip_slots.take(&address)?).ok()?);
-                Some(LipSpec { id, address })
-            })
-            .collect()
+        self.lips.number(&self.config.local_addresses)
     }
 
     /// The decision about every VIP and local prefix.

@@ -65,6 +65,7 @@ fn config(services: Vec<Service>) -> Arc<Config> {
             hugepages: false,
             file_prefix: "t".into(),
             mbufs: 1024,
+            steering: crate::forward::steering::Wish::default(),
             stall_after: Duration::from_millis(500),
         },
         ports: vec![],

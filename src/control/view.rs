@@ -217,6 +217,7 @@ pub fn workers(owner: &Owner, workers: &Workers, now_ns: u64, busy: &[f64]) -> V
                 tx_packets: stats.transmitted.packets.get(),
                 kernel_packets: stats.to_kernel.packets.get(),
                 handover_packets: stats.handed_over.packets.get(),
+                misdirected_packets: stats.misdirected.get(),
                 dropped_packets: stats.dropped(),
             }
         })

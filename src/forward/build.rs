@@ -230,6 +230,15 @@ impl Tables {
         self.fib.resolve(destination, hash)
     }
 
+    /// The port that packets to this destination leave by (one of them, if there are several).
+    pub(super) fn way(&self, destination: IpAddr) -> Option<PortId> {
+        match self.fib.resolve(destination, 0) {
+            Hop::Adjacency(number) => Some(self.fib.adjacency(number)?.port),
+            Hop::Wait(next_hop) => Some(self.fib.neighbour(next_hop, destination)?.0),
+            Hop::NoRoute => None,
+        }
+    }
+
     pub(super) fn neighbour(
         &self,
         next_hop: NextHopId,

@@ -14,7 +14,7 @@
 //! What is the same for a whole burst is fetched once ([`Way`]), and what is counted for a whole
 //! burst is written once ([`Run`], [`Tally`]).
 
-use super::engine::{Context, Engine, Origin};
+use super::engine::{Context, Engine};
 use super::fib::Adjacency;
 use super::flows::{Direction, Entry, Record, State};
 use super::foreign::ForeignLips;
@@ -109,7 +109,7 @@ impl Engine {
             routing: tables.routing(),
             // No frame has 64 bits of MAC.
             mac: tables.port_mac(context.port).unwrap_or(u64::MAX),
-            steer: self.workers > 1 && context.origin == Origin::Port,
+            steer: self.asks_owner(context),
         }
     }
 
@@ -277,7 +277,7 @@ fn translate<'a, A: Family, const TCP: bool, const N: usize, F: Frame>(
         return None;
     }
     match record.state {
-        State::Established if TCP && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
+        state if TCP && state.stays() && tcp::plain(header[A::L4 + offset::TCP_FLAGS]) => {}
         State::Udp if !TCP => {}
         State::UdpUnreplied if !TCP && direction == Direction::Request => {}
         _ => return None,

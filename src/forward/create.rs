@@ -3,16 +3,19 @@
 
 use super::adopt::{deadline, ended};
 use super::build::{Local, Tables, is_host};
-use super::engine::{Context, Engine};
+use super::engine::{Context, Engine, Origin};
 use super::flows::{Direction, Entry, FlowNumber, FlowTable, Record, State};
 use super::foreign::ForeignLips;
 use super::hash::Seed;
+use super::owner::Asked;
+use super::pool::Toward;
 use super::tables::{BackendId, LipId, Protocol, ServiceId};
 use super::tcp;
 use super::time::Tick;
 use super::tuple::{Family, Tuple, deltas, is_tcp, protocol_number};
 use super::verdict::{DropReason, Verdict};
 use crate::packet::{TCP_SYN, Transport};
+use std::net::SocketAddr;
 
 /// What is known of a packet that may begin a flow.
 pub(super) struct Arrival<A> {
@@ -56,15 +59,30 @@ impl Engine {
             self.end(entry.flow());
             self.stats.flows_replaced.add(1);
         }
-        let service = find_service(tables, arrival).map_err(|verdict| {
-            if verdict == Verdict::Drop(DropReason::NotSyn) && arrival.flags & TCP_SYN == 0 {
-                let reason = self.ask(tables, context.now, &arrival.tuple, arrival.hash);
-                return Verdict::Drop(reason);
+        let service = find_service(tables, arrival).map_err(|verdict| match verdict {
+            Verdict::Drop(DropReason::NotSyn) if arrival.flags & TCP_SYN == 0 => {
+                Verdict::Drop(self.ask(tables, context.now, &arrival.tuple, arrival.hash))
             }
-            verdict
+            Verdict::Drop(DropReason::NoFlow) => self.stray_reply(&context, arrival),
+            other => other,
         })?;
         let flow = self.create(context, arrival, service).map_err(Verdict::Drop)?;
         Ok(Entry::new(flow, Direction::Request))
+    }
+
+    /// What becomes of a packet to a LIP whose flow is not here: it may be another worker's.
+    fn stray_reply<A: Family>(&self, context: &Context, arrival: &Arrival<A>) -> Verdict {
+        if self.workers > 1 && context.origin == Origin::Port {
+            let owner = self.owner(context, arrival.transport, &arrival.tuple, 0, Asked::Stranger);
+            if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
+                let local_port = u16::from_be_bytes(arrival.tuple.destination_port.to_ne_bytes());
+                if self.pool.steering().promises(context.port, arrival.transport, local_port) {
+                    self.stats.misdirected.add(1);
+                }
+                return Verdict::Handover { worker };
+            }
+        }
+        Verdict::Drop(DropReason::NoFlow)
     }
 
     /// Whether a segment of a known flow is the first of another connection: the old one is
@@ -140,7 +158,11 @@ impl Engine {
     ) -> Result<(LipId, u16), DropReason> {
         let slot = tables.backend(backend).ok_or(DropReason::NoBackend)?;
         let Self { pool, flows, adoption, seed, .. } = self;
-        let taken = pool.take(tables, backend, A::V6, |lip, port| {
+        let address =
+            SocketAddr::new(slot.address.ip(A::V6), u16::from_be_bytes(slot.port.to_ne_bytes()));
+        let toward = Toward { backend, transport, address };
+        let way = || tables.way(address.ip());
+        let taken = pool.take(tables, &toward, way, |lip, port| {
             let Some(lip) = tables.lip(lip) else {
                 return false;
             };

@@ -153,7 +153,7 @@ impl Engine {
         if self.turns.len() < tables.service_slots() {
             self.turns.resize(tables.service_slots(), worker);
         }
-        let capacity = |v6| u64::from(self.pool.capacity(tables, v6));
+        let capacity = |v6| u64::from(self.pool.capacity(v6));
         self.stats.local_ports_v4.set(capacity(false));
         self.stats.local_ports_v6.set(capacity(true));
     }
@@ -183,7 +183,7 @@ impl Engine {
         });
         if now.since(self.gauged) >= GAUGE_TICKS {
             self.gauged = now;
-            let capacity = [false, true].map(|v6| self.pool.capacity(tables, v6));
+            let capacity = [false, true].map(|v6| self.pool.capacity(v6));
             let capacity = capacity.into_iter().filter(|&n| n > 0).min().unwrap_or(1);
             let permille = u64::from(self.pool.fullest()) * 1000 / u64::from(capacity);
             self.stats.local_ports_fullest_permille.set(permille);

@@ -54,6 +54,15 @@ impl State {
         matches!(self, Self::UdpUnreplied | Self::SynSent | Self::SynReceived)
     }
 
+    /// TCP after the handshake: a segment with none of SYN, FIN and RST changes nothing.
+    #[inline(always)]
+    pub const fn stays(self) -> bool {
+        matches!(
+            self,
+            Self::Established | Self::FinClient | Self::FinServer | Self::Closing | Self::Reset
+        )
+    }
+
     /// A SYN means a new connection.
     pub const fn closing(self) -> bool {
         matches!(self, Self::FinClient | Self::FinServer | Self::Closing | Self::Reset)

@@ -5,6 +5,7 @@
 use super::build::Local;
 use super::create::find;
 use super::engine::{Context, Engine, Origin};
+use super::owner::Asked;
 use super::tables::Protocol;
 use super::tuple::{Family, Tuple, deltas, is_tcp, leaves, protocol_number};
 use super::unusual::address;
@@ -82,9 +83,7 @@ impl Engine {
         let arrives = quoted.reversed();
         let hash = arrives.hash(&self.seed, protocol_number(transport));
         if self.workers > 1 && context.origin == Origin::Port {
-            let port = u16::from_be_bytes(arrives.destination_port.to_ne_bytes());
-            let to = arrives.destination.to_address();
-            let owner = self.owner(&context, to, A::V6, port, hash);
+            let owner = self.owner(&context, transport, &arrives, hash, Asked::Error);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
                 return Ok(Verdict::Handover { worker });
             }

@@ -34,6 +34,7 @@ mod index;
 mod maglev;
 mod map;
 mod other;
+mod owner;
 mod pool;
 mod schedule;
 pub mod slots;

@@ -102,6 +102,9 @@ pub struct WorkerStats {
     pub transmitted: Traffic,
     pub to_kernel: Traffic,
     pub handed_over: Traffic,
+    /// Replies that arrived here although steering by the NIC should have led them to another
+    /// worker. They count as handed over too.
+    pub misdirected: Counter,
     /// Gauge: frames that wait for a neighbour now.
     pub parked: Counter,
     drops: [Counter; DropReason::ALL.len()],
@@ -163,6 +166,7 @@ impl WorkerStats {
             transmitted: Traffic::default(),
             to_kernel: Traffic::default(),
             handed_over: Traffic::default(),
+            misdirected: Counter::default(),
             parked: Counter::default(),
             drops: Default::default(),
             echo_replies: Counter::default(),

@@ -48,6 +48,22 @@ mod tests {
     const SYN_ACK: u8 = TCP_SYN | TCP_ACK;
 
     #[test]
+    fn plain_segments_change_nothing_after_the_handshake() {
+        use State::{Closing, Established, FinClient, FinServer, Reset};
+        for state in [Established, FinClient, FinServer, Closing, Reset] {
+            assert!(state.stays());
+            for flags in (0..=u8::MAX).filter(|&flags| plain(flags)) {
+                for direction in [Request, Reply] {
+                    assert_eq!(next(state, direction, flags), state, "{flags:#x}");
+                }
+            }
+        }
+        for state in [State::SynSent, State::SynReceived, State::Udp, State::Free] {
+            assert!(!state.stays(), "{state:?}");
+        }
+    }
+
+    #[test]
     fn connections_from_beginning_to_end() {
         let cases: &[Case] = &[
             (

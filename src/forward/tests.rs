@@ -242,7 +242,7 @@ impl World {
             workers: WORKERS,
             max_flows: MAX_FLOWS,
             seed: 99,
-            steering: Steering::Software { rss: vec![true] },
+            steering: Steering::software(vec![true]),
         };
         let spec = spec();
         let tables = Tables::build(&spec, None).unwrap();

@@ -7,6 +7,7 @@ use super::build::{Address, Tables};
 use super::flows::{Direction, Record};
 use super::foreign::ForeignLips;
 use super::hash::Seed;
+use super::steering::RssInput;
 use crate::packet::checksum::Delta;
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use std::net::IpAddr;
 /// headers; bytes from the start of the frame).
 pub(super) trait Family: Copy + Eq {
     /// Two addresses as they lie in a packet, source before destination.
-    type Pair: Copy + Eq + std::fmt::Debug;
+    type Pair: Copy + std::fmt::Debug;
 
     const V6: bool;
     const TTL: usize;
@@ -42,6 +43,7 @@ pub(super) trait Family: Copy + Eq {
     /// As [`Record::addresses`] has them.
     fn pack(ends: [Self; 4]) -> [u64; 2];
     fn pair(source: Self, destination: Self) -> Self::Pair;
+    fn same(one: &Self::Pair, other: &Self::Pair) -> bool;
     fn read_pair<const N: usize>(frame: &[u8; N]) -> Self::Pair;
     fn write_pair<const N: usize>(pair: Self::Pair, frame: &mut [u8; N]);
     fn from_address(address: &Address) -> Self;
@@ -100,6 +102,11 @@ impl Family for u32 {
         let [a, b, c, d] = source.to_ne_bytes();
         let [e, f, g, h] = destination.to_ne_bytes();
         u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    #[inline(always)]
+    fn same(one: &u64, other: &u64) -> bool {
+        one == other
     }
 
     #[inline(always)]
@@ -201,6 +208,15 @@ impl Family for u128 {
         [source, destination]
     }
 
+    /// Half by half, in registers. As arrays they would be put into memory in halves and loaded
+    /// whole, for which the CPU has to wait.
+    #[inline(always)]
+    fn same(one: &[Self; 2], other: &[Self; 2]) -> bool {
+        let [source, destination] = [one[0] ^ other[0], one[1] ^ other[1]];
+        let different = source | destination;
+        (different as u64 | (different >> 64) as u64) == 0
+    }
+
     #[inline(always)]
     fn read_pair<const N: usize>(frame: &[u8; N]) -> [Self; 2] {
         [Self::read(frame, Self::SOURCE), Self::read(frame, Self::DESTINATION)]
@@ -250,11 +266,18 @@ fn client(record: &Record) -> u128 {
 
 /// Addresses and ports as they lie in a packet, in as few numbers as possible: what packets of known
 /// flows are compared with and rewritten to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Wire<A: Family> {
     pub addresses: A::Pair,
     /// The four bytes of both ports, loaded natively.
     pub ports: u32,
+}
+
+impl<A: Family> PartialEq for Wire<A> {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        self.ports == other.ports && A::same(&self.addresses, &other.addresses)
+    }
 }
 
 impl<A: Family> Wire<A> {
@@ -320,6 +343,17 @@ impl<A: Family> Tuple<A> {
 
     pub fn hash(&self, seed: &Seed, protocol: u8) -> u64 {
         self.wire().hash(seed, protocol)
+    }
+
+    /// As RSS sees such a packet.
+    pub fn rss_input(&self, transport: Transport) -> RssInput {
+        RssInput {
+            transport,
+            source: self.source.ip(),
+            destination: self.destination.ip(),
+            source_port: u16::from_be_bytes(self.source_port.to_ne_bytes()),
+            destination_port: u16::from_be_bytes(self.destination_port.to_ne_bytes()),
+        }
     }
 
     #[inline(always)]

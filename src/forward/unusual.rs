@@ -6,13 +6,13 @@
 //! that it decides.
 
 use super::adopt::deadline;
-use super::build::{Address, Local, Tables};
+use super::build::Tables;
 use super::burst::{Step, destination_mac, rewrite};
 use super::create::Arrival;
-use super::engine::{Context, Engine, Origin};
+use super::engine::{Context, Engine};
 use super::flows::{Direction, Entry, FlowNumber, NO_ADJACENCY, State};
 use super::stats::Usage;
-use super::tables::{BackendId, ServiceId, WorkerId};
+use super::tables::{BackendId, ServiceId};
 use super::tcp;
 use super::tuple::{Family, Tuple, Wire, get, is_v6, leaves, put, transport};
 use super::verdict::{DropReason, Verdict};
@@ -70,8 +70,7 @@ impl Engine {
         }
         let hash =
             if is_v6(transport) { self.hash::<u128, 58>(data) } else { self.hash::<u32, 38>(data) };
-        if self.workers > 1
-            && context.origin == Origin::Port
+        if self.asks_owner(context)
             && let Some(worker) = self.other_owner(context, data, transport, hash)
         {
             return Err(Verdict::Handover { worker });
@@ -237,41 +236,6 @@ impl Engine {
             record.adjacency[direction as usize] = number;
         }
         address::<A, N>(tables, number, header)
-    }
-
-    /// The worker that owns this packet, if it is another one. `hash`: of its tuple.
-    #[inline(never)]
-    pub(super) fn other_owner(
-        &self,
-        context: &Context,
-        data: &[u8],
-        transport: Transport,
-        hash: u64,
-    ) -> Option<WorkerId> {
-        let v6 = is_v6(transport);
-        let destination = Address::of(packet::destination(data, v6)?);
-        let l4 = if v6 { offset::V6_L4 } else { offset::V4_L4 };
-        let port = data.get(l4 + 2..)?.first_chunk::<2>()?;
-        self.owner(context, destination, v6, u16::from_be_bytes(*port), hash)
-            .filter(|&owner| owner != self.worker)
-    }
-
-    /// The worker that owns what is sent to this address and port (host order), if one is known.
-    pub(super) fn owner(
-        &self,
-        context: &Context,
-        destination: Address,
-        v6: bool,
-        port: u16,
-        hash: u64,
-    ) -> Option<WorkerId> {
-        let steering = self.pool.steering();
-        match context.tables.local(destination, v6)? {
-            Local::Lip(lip) => Some(steering.owner_of_reply(lip, port, self.workers)),
-            Local::Vip { .. } => {
-                steering.owner_of_request(context.port, (hash >> 32) as u32, self.workers)
-            }
-        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! The data plane of a node: DPDK's environment, the ports with their control interfaces, and the
 //! worker threads. Opened before the control plane, stopped after it.
 
+use super::steering::{self, RulesShown};
 use crate::appliance::devices;
 use crate::appliance::host::Root;
 use crate::config::model::{self, Config, ControlKind};
 use crate::control::state::{MAX_BACKENDS, MAX_SERVICES};
+use crate::forward::steering::{Mode, PortSteering};
 use crate::forward::tables::{PortId, PortSpec, WorkerId};
 use crate::forward::{Engine, EngineConfig, Now, SharingLimits, Steering, Tables, WorkerStats};
 use crate::port::dpdk::{
-    DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, PoolConfig, PortConfig, TscClock,
+    DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, NodeMemory, PoolConfig, PortConfig, TscClock,
     pin_current_thread,
 };
 use crate::worker::sharing::{self, TaskEnd, WorkerEnd};
@@ -16,9 +18,9 @@ use crate::worker::{
     Command, Neighbour, PortQueues, Published, Rings, Shared, Worker, WorkerParts,
 };
 use anyhow::{Context, Result};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
@@ -34,6 +36,8 @@ pub struct OpenPort {
     pub control_kind: kni::control::Kind,
     /// Why that kind, for the operator.
     pub control_why: String,
+    pub steering: PortSteering,
+    pub rules: Arc<Mutex<RulesShown>>,
 }
 
 /// Ports are open, workers not yet running.
@@ -41,6 +45,7 @@ pub struct OpenPort {
 pub struct Opened {
     eal: Eal,
     pub ports: Vec<OpenPort>,
+    steering: Steering,
 }
 
 /// Everything runs.
@@ -75,21 +80,25 @@ impl Opened {
                 })
                 .collect(),
             main_core: config.dataplane.workers.first().copied().unwrap_or(0),
-            // It complains, as errors, that the kernel cannot offload flow rules. We ask for none.
+            // It complains, as errors, when the kernel takes no flow rules. We see that by ourselves.
             extra: vec!["--log-level=pmd.net.tap:critical".to_owned()],
         })
         .context("DPDK does not start")?;
         let pool_config = PoolConfig { mbufs: config.dataplane.mbufs, ..PoolConfig::default() };
         let pool = Mempool::new(&eal, pool_config).context("no memory for packet buffers")?;
         let queues = config.dataplane.workers.len() as u16;
-        let ports = (0u16..)
+        let mut ports: Vec<OpenPort> = (0u16..)
             .zip(&configured)
             .map(|(index, port)| {
                 open_port(&eal, &pool, index, port, queues)
                     .with_context(|| format!("port {}", port.name))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { eal, ports })
+        let choice = steering::probe(config, &ports);
+        for (port, steering) in ports.iter_mut().zip(choice.ports) {
+            port.steering = steering;
+        }
+        Ok(Self { eal, ports, steering: choice.steering })
     }
 
     /// The ports as the packet path needs them.
@@ -132,8 +141,6 @@ impl Opened {
             threads: Vec::new(),
             _eal: self.eal.clone(),
         };
-        let rss = dataplane.ports.iter().map(|port| port.wire.info().caps.rss).collect();
-        let steering = Steering::Software { rss };
         let meshes = Rings::mesh(cores.len() as u16);
         for ((id, &core), rings) in (0u16..).zip(cores).zip(meshes) {
             let stats = Arc::new(WorkerStats::new(MAX_SERVICES as usize, MAX_BACKENDS as usize));
@@ -145,7 +152,7 @@ impl Opened {
                 workers: cores.len() as u16,
                 max_flows: config.dataplane.max_flows,
                 seed,
-                steering: steering.clone(),
+                steering: self.steering.clone(),
             };
             let sharing = config.cluster.as_ref().map(|cluster| {
                 let (worker_end, task_end) = sharing::rings(Arc::clone(&dataplane.news));
@@ -169,6 +176,7 @@ impl Opened {
                 sharing,
                 poll: config.dataplane.poll,
                 max_sleep: config.dataplane.max_sleep,
+                hugepages: config.dataplane.hugepages,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{id}"))
@@ -232,13 +240,15 @@ struct PartsOfThread {
     sharing: Option<(WorkerEnd, SharingLimits)>,
     poll: model::PollMode,
     max_sleep: std::time::Duration,
+    /// DPDK's memory is hugepages.
+    hugepages: bool,
 }
 
 fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
     if let Err(error) = pin_current_thread(core) {
         tracing::warn!(core, %error, "worker runs unpinned");
     }
-    let _registered = match eal.register_worker_thread() {
+    let registered = match eal.register_worker_thread() {
         Ok(registered) => Some(registered),
         Err(error) => {
             tracing::warn!(core, %error, "worker runs without its own buffer cache");
@@ -246,7 +256,18 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         }
     };
     let id = parts.engine.worker;
-    let mut engine = Engine::new(parts.engine, parts.stats);
+    let mut engine = match &registered {
+        Some(thread) if parts.hugepages => {
+            let memory = NodeMemory::of_worker(eal, thread);
+            Engine::new_in(&memory, parts.engine, parts.stats)
+        }
+        _ => Engine::new(parts.engine, parts.stats),
+    };
+    let flow_memory = match (engine.flows_are_lent(), parts.hugepages) {
+        (true, _) => "hugepages of the worker's NUMA node",
+        (false, false) => "ordinary memory",
+        (false, true) => "ordinary memory: too few free hugepages (grep Huge /proc/meminfo)",
+    };
     let sharing = parts.sharing.map(|(end, limits)| {
         engine.share_flows(limits);
         end
@@ -264,7 +285,7 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         poll: parts.poll,
         max_sleep: parts.max_sleep,
     });
-    tracing::info!(worker = id.0, core, "worker runs");
+    tracing::info!(worker = id.0, core, flow_memory, "worker runs");
     worker.run(|| Now(clock.now_ns()));
 }
 
@@ -314,5 +335,8 @@ fn open_port(
         control,
         control_kind: plan.kind,
         control_why: plan.why,
+        // Chosen when all ports are open.
+        steering: PortSteering { mode: Mode::Software, reason: String::new() },
+        rules: Arc::default(),
     })
 }

@@ -17,6 +17,7 @@ mod sharing;
 mod shown;
 mod shown_ospf;
 mod speaking;
+mod steering;
 mod task;
 
 use crate::api;
@@ -132,6 +133,7 @@ async fn serve(
             checker: Checker::spawn(health_sender),
             mirror,
             interfaces: Interfaces::default(),
+            rules: steering::Rules::new(&dataplane.ports, workers),
             in_use: BTreeSet::new(),
         },
         pulse: Pulse::new(dataplane.workers.clone(), config.dataplane.stall_after),
@@ -151,7 +153,7 @@ async fn serve(
     let handle = Arc::new(Handle {
         asks: ask_sender,
         workers: dataplane.commands.clone(),
-        ports: ports::describer(&dataplane.ports, usize::from(workers)),
+        ports: ports::describer(&dataplane.ports),
         started,
         sharing,
     });

@@ -2,6 +2,7 @@
 //! the checker, neighbours to the kernel.
 
 use super::kernel::Interfaces;
+use super::steering::Rules;
 use crate::control::owner::Outputs;
 use crate::forward::Tables;
 use crate::forward::tables::{PortId, TablesSpec};
@@ -26,6 +27,8 @@ pub struct Outlets {
     pub mirror: MirrorHandle,
     pub interfaces: Interfaces,
     pub in_use: BTreeSet<(PortId, IpAddr)>,
+    /// In the NICs.
+    pub rules: Rules,
 }
 
 impl Outlets {
@@ -46,6 +49,7 @@ impl Outputs for Outlets {
             Ok(tables) => {
                 tracing::debug!(epoch = spec.epoch, "tables published");
                 self.published.publish(Arc::new(tables));
+                self.rules.follow(&spec.lips);
                 true
             }
             Err(error) => {

@@ -1,14 +1,17 @@
 //! Ports as the API shows them.
 
 use super::dataplane::OpenPort;
+use super::steering::RulesShown;
 use super::task::LinkProbe;
 use crate::api::model::{
     ControlInfo, ControlInterface, PortInfo, PortStats, SteeringInfo, SteeringMode,
 };
 use crate::config::model::Device;
+use crate::forward::steering::{Mode, PortSteering};
 use crate::forward::tables::Mac;
 use crate::port::Caps;
 use crate::port::dpdk::DpdkPort;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Asks the port's device for its link.
 pub fn link_probe(port: &OpenPort) -> LinkProbe {
@@ -17,16 +20,22 @@ pub fn link_probe(port: &OpenPort) -> LinkProbe {
 }
 
 /// Describes all ports, as they are whenever it is asked.
-pub fn describer(
-    ports: &[OpenPort],
-    workers: usize,
-) -> Box<dyn Fn() -> Vec<PortInfo> + Send + Sync> {
-    let described: Vec<(PortInfo, DpdkPort)> =
-        ports.iter().map(|port| (fixed(port, workers), port.wire.clone())).collect();
-    Box::new(move || described.iter().map(|(fixed, wire)| now(fixed.clone(), wire)).collect())
+pub fn describer(ports: &[OpenPort]) -> Box<dyn Fn() -> Vec<PortInfo> + Send + Sync> {
+    let described: Vec<(PortInfo, DpdkPort, Arc<Mutex<RulesShown>>)> = ports
+        .iter()
+        .map(|port| (fixed(port), port.wire.clone(), Arc::clone(&port.rules)))
+        .collect();
+    Box::new(move || {
+        let now = |(fixed, wire, rules): &(PortInfo, DpdkPort, Arc<Mutex<RulesShown>>)| {
+            let mut port = now(fixed.clone(), wire);
+            show_rules(&mut port.steering, rules);
+            port
+        };
+        described.iter().map(now).collect()
+    })
 }
 
-fn fixed(port: &OpenPort, workers: usize) -> PortInfo {
+fn fixed(port: &OpenPort) -> PortInfo {
     let info = port.wire.info();
     PortInfo {
         name: port.config.name.clone(),
@@ -50,7 +59,7 @@ fn fixed(port: &OpenPort, workers: usize) -> PortInfo {
             },
             reason: port.control_why.clone(),
         }),
-        steering: steering(workers),
+        steering: steering(port),
         caps: caps(info.caps),
         stats: PortStats::default(),
     }
@@ -77,13 +86,29 @@ fn now(mut port: PortInfo, wire: &DpdkPort) -> PortInfo {
     port
 }
 
-fn steering(workers: usize) -> SteeringInfo {
-    if workers == 1 {
-        return SteeringInfo { mode: SteeringMode::Single, reason: "one worker".to_owned() };
-    }
+fn steering(port: &OpenPort) -> SteeringInfo {
+    let PortSteering { mode, reason } = &port.steering;
     SteeringInfo {
-        mode: SteeringMode::Software,
-        reason: "right on every port; steering by the NIC is not built yet".to_owned(),
+        mode: match mode {
+            Mode::Single => SteeringMode::Single,
+            Mode::FlowRules => SteeringMode::FlowRule,
+            Mode::Rss => SteeringMode::Rss,
+            Mode::Software => SteeringMode::Software,
+        },
+        reason: reason.clone(),
+        flow_rules: 0,
+        flow_rules_refused: 0,
+    }
+}
+
+/// Rules come and go with the local addresses.
+fn show_rules(steering: &mut SteeringInfo, rules: &Mutex<RulesShown>) {
+    let rules = rules.lock().unwrap_or_else(PoisonError::into_inner);
+    steering.flow_rules = rules.made;
+    steering.flow_rules_refused = rules.refused;
+    if let Some(error) = &rules.error {
+        steering.reason =
+            format!("{} local addresses have no rule, the last {error}", rules.refused);
     }
 }
 

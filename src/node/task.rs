@@ -271,6 +271,14 @@ impl Task {
         let running = Arc::clone(self.owner.state().config());
         let changes = diff(&running, &next);
         let live = Arc::new(live_part(&running, &next));
+        if self.outlets.rules.in_use()
+            && let Some(family) = self.owner.state().lips.short_of(&live.local_addresses)
+        {
+            return Err(refuse(format!(
+                "local: some worker would have no {family} local address, and the NIC steers by \
+                 flow rules, one worker to a local address (restart to have this chosen anew)"
+            )));
+        }
         let plan = apply::Plan {
             speaker: speaking::speaker_config(&live),
             bfd: speaking::bfd_sessions(&live, &self.dynamic_peers),

@@ -1,6 +1,8 @@
 //! The real loop over ports made of memory: what comes out where, and that no frame is lost
 //! unaccounted.
 
+mod nic;
+
 use super::*;
 use crate::forward::tables::{
     BackendId, BackendSpec, LipId, LipSpec, Mac, NeighbourSpec, NextHopId, NextHopSpec, PortSpec,
@@ -83,19 +85,28 @@ struct Bench {
 impl Bench {
     /// `queues`: of the port; the workers beyond transmit through others.
     fn new(workers: u16, queues: u16, spec: &TablesSpec) -> Self {
+        Self::steered(workers, queues, spec, &Steering::default())
+    }
+
+    /// Every port of the spec has so many queues. Their wires follow one another, port by port.
+    fn steered(workers: u16, queues: u16, spec: &TablesSpec, steering: &Steering) -> Self {
         let tables = Arc::new(Tables::build(spec, None).unwrap());
         let published = Arc::new(Published::new(tables));
         let (kernel, control) = pair(256);
         let mut control = Some(control);
+        let ends = || (0..queues).map(|_| pair(256)).unzip();
+        let (far, near): (Vec<Vec<_>>, Vec<Vec<_>>) = spec.ports.iter().map(|_| ends()).unzip();
         let (wanted_neighbours, wanted) = mpsc::channel(64);
-        let (mut wires, mut all, mut senders) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut all, mut senders) = (Vec::new(), Vec::new());
         for (id, rings) in (0..workers).zip(Rings::mesh(workers)) {
             let stats = Arc::new(WorkerStats::new(16, 16));
-            let wire = (id < queues).then(|| {
-                let (far, near) = pair(256);
-                wires.push(far);
-                near
+            let ports = near.iter().enumerate().map(|(index, wires)| PortQueues {
+                wire: wires.get(usize::from(id)).cloned(),
+                wire_deputy: WorkerId(id % queues),
+                control: control.take_if(|_| id == 0 && index == 0),
+                control_owner: WorkerId(0),
             });
+            let ports = ports.collect();
             let (sender, commands) = sync_channel(4);
             senders.push(sender);
             all.push(Worker::new(WorkerParts {
@@ -106,16 +117,11 @@ impl Bench {
                         workers,
                         max_flows: 1024,
                         seed: 7,
-                        steering: Steering::default(),
+                        steering: steering.clone(),
                     },
                     Arc::clone(&stats),
                 ),
-                ports: vec![PortQueues {
-                    wire,
-                    wire_deputy: WorkerId(id % queues),
-                    control: control.take_if(|_| id == 0),
-                    control_owner: WorkerId(0),
-                }],
+                ports,
                 rings,
                 published: Arc::clone(&published),
                 shared: Arc::new(Shared::new(id, stats)),
@@ -127,6 +133,7 @@ impl Bench {
             }));
         }
         let now = Now(1_000_000_000);
+        let wires = far.into_iter().flatten().collect();
         Self { workers: all, wires, kernel, published, commands: senders, wanted, now }
     }
 

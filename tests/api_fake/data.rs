@@ -87,6 +87,7 @@ fn worker(id: u16, core: u16) -> WorkerInfo {
         tx_packets: 98_765_000_000,
         kernel_packets: 12_345,
         handover_packets: 4_321_000,
+        misdirected_packets: 12,
         dropped_packets: 7_001,
     }
 }
@@ -287,7 +288,9 @@ pub fn ports() -> Vec<PortInfo> {
         }),
         steering: SteeringInfo {
             mode: SteeringMode::FlowRule,
-            reason: "the NIC took a rule per local address".to_owned(),
+            reason: "the NIC took a rule for every local address".to_owned(),
+            flow_rules: 16,
+            flow_rules_refused: 0,
         },
         caps: ["rx-ipv4-checksum", "rx-l4-checksum", "tx-ipv4-checksum", "tx-l4-checksum", "rss"]
             .map(str::to_owned)
@@ -320,6 +323,8 @@ pub fn ports() -> Vec<PortInfo> {
         steering: SteeringInfo {
             mode: SteeringMode::Software,
             reason: "the driver has neither flow rules nor RSS".to_owned(),
+            flow_rules: 0,
+            flow_rules_refused: 0,
         },
         caps: Vec::new(),
         stats: PortStats::default(),

@@ -2,12 +2,13 @@
 
 use super::exposition::{Exposition, Kind, Value};
 use crate::api::model::{
-    BackendInfo, BackendState, DropInfo, PortInfo, ServiceInfo, Traffic, WorkerInfo, protocol_name,
+    BackendInfo, BackendState, DropInfo, PortInfo, ServiceInfo, SteeringInfo, SteeringMode,
+    Traffic, WorkerInfo, protocol_name,
 };
 
 pub(super) fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
     type Read = fn(&WorkerInfo) -> Value;
-    let families: [(&str, Kind, &str, Read); 14] = [
+    let families: [(&str, Kind, &str, Read); 15] = [
         ("beat_age_seconds", Kind::Gauge, "Time since the worker's last beat.", |w| {
             (w.beat_age_ms as f64 / 1e3).into()
         }),
@@ -36,6 +37,12 @@ pub(super) fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
         ("handover_packets_total", Kind::Counter, "Packets handed to other workers.", |w| {
             w.handover_packets.into()
         }),
+        (
+            "misdirected_packets_total",
+            Kind::Counter,
+            "Replies that steering by the NIC led to the wrong worker; handed over.",
+            |w| w.misdirected_packets.into(),
+        ),
         ("drop_packets_total", Kind::Counter, "Packets dropped, all reasons.", |w| {
             w.dropped_packets.into()
         }),
@@ -102,6 +109,16 @@ pub(super) fn ports(out: &mut Exposition, ports: &[PortInfo]) {
             ],
             1,
         );
+    }
+    out.family(
+        "dunlin_port_flow_rules",
+        Kind::Gauge,
+        "Local addresses that have flow rules in the NIC, and that it refused.",
+    );
+    for port in ports.iter().filter(|port| port.steering.mode == SteeringMode::FlowRule) {
+        let SteeringInfo { flow_rules, flow_rules_refused, .. } = port.steering;
+        out.sample(&[("port", &port.name), ("state", "made")], flow_rules);
+        out.sample(&[("port", &port.name), ("state", "refused")], flow_rules_refused);
     }
 }
 

@@ -27,6 +27,9 @@ pub struct WorkerInfo {
     pub kernel_packets: u64,
     /// Handed over to other workers.
     pub handover_packets: u64,
+    /// Of these, replies that the NIC should have given to the right worker and did not.
+    #[serde(default)]
+    pub misdirected_packets: u64,
     pub dropped_packets: u64,
 }
 
@@ -66,6 +69,12 @@ word_enum! {
 pub struct SteeringInfo {
     pub mode: SteeringMode,
     pub reason: String,
+    /// Local addresses that have their flow rules in the NIC.
+    #[serde(default)]
+    pub flow_rules: u64,
+    /// Local addresses whose rules the NIC refused: their replies are handed over.
+    #[serde(default)]
+    pub flow_rules_refused: u64,
 }
 
 /// One entry of `GET /v1/ports`.

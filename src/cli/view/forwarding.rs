@@ -2,7 +2,8 @@
 
 use super::{Facts, printable, yes_no};
 use crate::api::model::{
-    BackendInfo, BackendState, DropInfo, FlowList, PortInfo, ServiceInfo, WorkerInfo, protocol_name,
+    BackendInfo, BackendState, DropInfo, FlowList, PortInfo, ServiceInfo, SteeringMode, WorkerInfo,
+    protocol_name,
 };
 use crate::cli::human;
 use crate::cli::table::{Style, Table, Tone};
@@ -233,6 +234,10 @@ fn one_port(port: &PortInfo, style: Style) -> String {
     facts.add("Control", control);
     let steering = &port.steering;
     facts.add("Steering", format!("{}: {}", steering.mode, printable(&steering.reason)));
+    if steering.mode == SteeringMode::FlowRule {
+        let (made, refused) = (steering.flow_rules, steering.flow_rules_refused);
+        facts.add("Flow rules", format!("for {made} local addresses; refused for {refused}"));
+    }
     let caps = if port.caps.is_empty() { "none".to_owned() } else { port.caps.join(", ") };
     facts.add("Offloads", printable(&caps));
     facts.render(style)

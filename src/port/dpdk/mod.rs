@@ -15,6 +15,7 @@
 mod device;
 mod eal;
 mod error;
+mod flow;
 mod hugepages;
 mod mbuf;
 mod mempool;
@@ -25,6 +26,7 @@ mod setup;
 
 pub use eal::{Eal, EalConfig, TscClock, WorkerThread, pin_current_thread};
 pub use error::DpdkError;
+pub use flow::{FlowRule, LipRules};
 pub use hugepages::NodeMemory;
 pub use mbuf::Mbuf;
 pub use mempool::{AllocError, Mempool, PoolConfig};

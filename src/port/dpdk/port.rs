@@ -12,6 +12,7 @@ use super::queue::DpdkQueue;
 use super::rss::Rss;
 use super::setup::setup;
 use crate::config::model;
+use crate::forward::steering::PortOffer;
 use crate::forward::tables::Mac;
 use crate::port::Caps;
 use dpdk_sys as sys;
@@ -72,6 +73,21 @@ pub struct PortInfo {
     pub rss: Option<Rss>,
 }
 
+impl PortInfo {
+    /// What steering can make of the port. `name`: for the operator; `flow_rules`: whether the port
+    /// takes them, or why not.
+    pub fn offer(&self, name: &str, flow_rules: Result<(), String>) -> PortOffer {
+        let none = || "the driver does not spread packets by RSS".to_owned();
+        PortOffer {
+            name: name.to_owned(),
+            queues: self.queues,
+            spreads: self.caps.rss,
+            rss: self.rss.as_ref().ok_or_else(none).and_then(Rss::offer),
+            flow_rules,
+        }
+    }
+}
+
 /// Link state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Link {
@@ -100,7 +116,7 @@ pub struct PortStats {
 /// An open port. Clones share it.
 #[derive(Debug, Clone)]
 pub struct DpdkPort {
-    device: Arc<Device>,
+    pub(super) device: Arc<Device>,
     info: Arc<PortInfo>,
 }
 

@@ -4,6 +4,8 @@
 //! (RETA) spreads the hashes evenly. Drivers differ in what they take of this; what was granted is
 //! read back, because whoever predicts the queue of a reply needs the real key and table.
 
+use crate::forward::steering::{Hashed, RssOffer, TRANSPORTS};
+use crate::packet::Transport;
 use dpdk_sys as sys;
 
 /// The key of Microsoft's RSS specification, whose test vectors every implementation is checked
@@ -24,6 +26,33 @@ pub struct Rss {
     pub hash_types: u64,
     /// Queue by hash modulo the length; empty if the driver does not tell.
     pub reta: Vec<u16>,
+    /// The hash is Toeplitz, as far as the driver tells.
+    pub toeplitz: bool,
+}
+
+impl Rss {
+    /// As steering takes it; or why the queue of a packet cannot be told in advance.
+    pub fn offer(&self) -> Result<RssOffer, String> {
+        if !self.toeplitz {
+            return Err("its hash is not Toeplitz".to_owned());
+        }
+        let hashed = TRANSPORTS.map(|transport| {
+            let (ports, addresses) = match transport {
+                Transport::Udp4 => (sys::DPDK_SYS_RSS_IPV4_UDP, sys::DPDK_SYS_RSS_IPV4),
+                Transport::Tcp4 => (sys::DPDK_SYS_RSS_IPV4_TCP, sys::DPDK_SYS_RSS_IPV4),
+                Transport::Udp6 => (sys::DPDK_SYS_RSS_IPV6_UDP, sys::DPDK_SYS_RSS_IPV6),
+                Transport::Tcp6 => (sys::DPDK_SYS_RSS_IPV6_TCP, sys::DPDK_SYS_RSS_IPV6),
+            };
+            if self.hash_types & ports != 0 {
+                Hashed::Ports
+            } else if self.hash_types & addresses != 0 {
+                Hashed::Addresses
+            } else {
+                Hashed::Nothing
+            }
+        });
+        Ok(RssOffer { key: self.key.clone(), hashed, reta: self.reta.clone() })
+    }
 }
 
 /// What to ask a device for. The key must live until the device is configured.
@@ -75,10 +104,16 @@ pub(super) unsafe fn spread(port: u16, info: &sys::rte_eth_dev_info, queues: u16
         let reta = set_reta(port, usize::from(info.reta_size), queues);
         let mut key = vec![0u8; usize::from(info.hash_key_size).max(KEY.len())];
         let mut conf = rss_conf(&mut key, 0);
-        if sys::rte_eth_dev_rss_hash_conf_get(port, &raw mut conf) < 0 {
+        let known = sys::rte_eth_dev_rss_hash_conf_get(port, &raw mut conf) >= 0;
+        let (hash_types, length) = (conf.rss_hf, usize::from(conf.rss_key_len));
+        let toeplitz = sys::dpdk_sys_rss_is_toeplitz(&raw const conf) != 0;
+        // The driver wrote into it, and may have said how much.
+        if known && length > 0 {
+            key.truncate(length);
+        } else if !known {
             key.clear();
         }
-        Rss { key, hash_types: conf.rss_hf, reta }
+        Rss { key, hash_types, reta, toeplitz }
     }
 }
 
@@ -109,4 +144,33 @@ unsafe fn set_reta(port: u16, size: usize, queues: u16) -> Vec<u16> {
         }
     }
     table.iter().flat_map(|entry| entry.reta).take(size).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::steering::Toeplitz;
+
+    /// DPDK's own software implementation, on tuples of every length.
+    #[test]
+    fn the_hash_is_that_of_dpdk() {
+        let mut state = 1u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let toeplitz = Toeplitz::new(&KEY);
+        for words in [2, 3, 8, 9] {
+            for _ in 0..500 {
+                let input: Vec<u8> = (0..4 * words).map(|_| byte()).collect();
+                let (chunks, _) = input.as_chunks::<4>();
+                let mut tuple: Vec<u32> = chunks.iter().map(|c| u32::from_be_bytes(*c)).collect();
+                // SAFETY: the tuple has so many words, and the key the 40 bytes that 9 words need.
+                let theirs = unsafe {
+                    sys::dpdk_sys_softrss(tuple.as_mut_ptr(), words as u32, KEY.as_ptr())
+                };
+                assert_eq!(toeplitz.part(0, &input), theirs, "{input:?}");
+            }
+        }
+    }
 }

@@ -42,11 +42,11 @@ impl Compared {
 
 impl Bench {
     pub fn new(flows: &[u32], rounds: u32, seconds: u64) -> Result<Self> {
-        // As `forward_bench` reckons: a buffer per flow, and those in flight.
+        // As `forward_bench` reckons: a buffer per flow, and those in flight; a table for a million.
+        let mib = |flows| ((flows + 16_384) * 2560 + 1_000_000 * 128) / (1 << 20) + 192;
         let most = u64::from(flows.iter().copied().max().unwrap_or(0));
-        let mib = (most + 16_384) * 2560 / (1 << 20) + 192;
         // Two processes through memif; two workers.
-        let mib = mib.max(2 * ((FEW + 16_384) * 2560 / (1 << 20) + 192));
+        let mib = mib(most).max(2 * mib(FEW));
         Ok(Self {
             program: cargo::target_dir()?.join("release/examples/forward_bench"),
             rounds,
