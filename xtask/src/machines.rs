@@ -7,7 +7,6 @@ use lab::appliance::{Artifacts, Bundle, Show};
 use lab::story::{Teller, short};
 use lab::vm::{Accel, Model, enroll, rss};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -86,12 +85,12 @@ fn artifacts(cache: &Path, reuse: bool) -> Result<Artifacts> {
         if !keys.exists() {
             builder(&["keys", path(&keys)?])?;
         }
+        // The builder tries the programs, so they stay whole: this one is told what it does not know.
         let exits = cache.join("broken");
-        let dunlind = exits.join("usr/bin/dunlind");
-        fs::create_dir_all(exits.join("usr/bin"))?;
-        // A program, for the builder looks at what it is linked to.
-        fs::copy("/bin/false", &dunlind).context("cannot copy /bin/false")?;
-        fs::set_permissions(&dunlind, fs::Permissions::from_mode(0o755))?;
+        let drop_in = exits.join("usr/lib/systemd/system/dunlin.service.d");
+        fs::create_dir_all(&drop_in)?;
+        let exec = "[Service]\nExecStart=\nExecStart=/usr/bin/dunlind --broken-on-purpose\n";
+        fs::write(drop_in.join("broken.conf"), exec)?;
         let common = ["--quick", "--key-dir", path(&keys)?, "--out", path(&out)?];
         builder(&[&common[..], &["--only", "raw"]].concat())?;
         let bundle = [&common[..], &["--only", "bundle", "--version"]].concat();
