@@ -59,7 +59,9 @@ pub fn build(room: &Room, release: &Release, recipe: &Recipe, iso: &Path) -> Res
 
 fn make_initrd(room: &Room, release: &Release, recipe: &Recipe) -> Result<PathBuf> {
     let source = recipe.images.join("initrd");
-    let load = tree::words(&source.join("modules-load.txt"))?;
+    let mut load = tree::words(&source.join("modules-load.txt"))?;
+    // Of the medium. The kernel would ask for it by a path that an initrd of busybox does not have.
+    load.push("isofs".to_owned());
     let own = tree::fresh(&room.work("install.own")?)?;
     tree::install(&source.join("install"), &own.join("init"), true)?;
     tree::install(&source.join("common"), &own.join("common"), false)?;
