@@ -148,7 +148,12 @@ impl Opened {
             Steer::Software => Wish::Software,
         };
         let lips = usize::from(node::lips_per_family(args.queues));
-        let choice = choose(wish, &offers, args.queues, [lips, lips]);
+        // The clients' card is no device here, but one that spreads as the first does: a request
+        // belongs to the worker that it is put before.
+        let clients = offers.first().cloned().context("no device")?;
+        let all: Vec<PortOffer> = offers.iter().cloned().chain([clients]).collect();
+        let mut choice = choose(wish, &all, args.queues, [lips, lips]);
+        choice.ports.truncate(ports.len());
         let function = |offer: &PortOffer| {
             let rss = offer.rss.as_ref().ok()?;
             RssFunction::new(rss, offer.queues, args.queues).ok()
