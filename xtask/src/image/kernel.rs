@@ -35,6 +35,13 @@ pub fn unify(room: &Room, release: &Release, recipe: &Recipe, file: &Path) -> Re
     tree::fresh(&dir)?;
     let os_release = dir.join("os-release");
     fs::write(&os_release, release.os_release())?;
+    // systemd-boot 257 sorts the profiles of a version whose attempts are counted as one entry, in any
+    // order. What it boots by itself must never be another profile, so those sort behind all versions.
+    let behind = dir.join("profile.os-release");
+    fs::write(
+        &behind,
+        release.os_release().replace("IMAGE_ID=dunlin\n", "IMAGE_ID=dunlin-other\n"),
+    )?;
     let linux = format!("/boot/vmlinuz-{}", room.kernel()?);
     let inside = room.inside(&dir)?;
     let at = |name: &str| format!("@{}", inside.join(name).display());
@@ -54,6 +61,7 @@ pub fn unify(room: &Room, release: &Release, recipe: &Recipe, file: &Path) -> Re
         let mut build = room.command("ukify");
         // Without a kernel, ukify takes the stub of addons by itself.
         build.args(["build", "--profile", &at(&profile)]);
+        build.args(["--os-release", &at("profile.os-release")]);
         build.arg("--cmdline").arg(format!("{} {more}", recipe.cmdline));
         build.arg("--output").arg(&joined);
         super::room::output(&mut build).context("cannot build a profile")?;

@@ -101,8 +101,9 @@ impl Lonely {
         node.explained(console)?;
         node.wait_boot(None, PATIENCE)?;
         // Otherwise a refusal below would prove nothing. The variable: 4 bytes of attributes, 1 of value.
-        let enforced = node.run("od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-*")?;
-        ensure!(enforced.trim() == "1", "Secure Boot is off: {enforced}");
+        let variable = node.run("od -An -tu1 /sys/firmware/efi/efivars/SecureBoot-*")?;
+        let enforced = variable.split_whitespace().nth(4);
+        ensure!(enforced == Some("1"), "Secure Boot is off: {variable}");
         self.teller.check("the signed image boots, and the firmware enforces Secure Boot");
         drop(node);
 
