@@ -124,6 +124,10 @@ const GROUPS: &[Group] = &[
 
 const NONE: [&str; 0] = [];
 
+/// Groups that run only when they are named. The appliance's machines boot in emulation for longer
+/// than all other groups take together.
+const BY_NAME: &[&str] = &["image"];
+
 /// The group of an integration test.
 fn group_of(package: &str, test: &str) -> &'static str {
     match package {
@@ -146,7 +150,7 @@ fn group_of(package: &str, test: &str) -> &'static str {
     found.map_or("unit", |(_, group)| group)
 }
 
-/// Run the groups named, or all, to the end even when one fails.
+/// Run the groups named, or all but those of [`BY_NAME`], to the end even when one fails.
 pub fn run(names: &[String]) -> Result<()> {
     for name in names {
         if !GROUPS.iter().any(|g| g.name == name) {
@@ -154,7 +158,10 @@ pub fn run(names: &[String]) -> Result<()> {
             bail!("no group {name}; there are {}", all.join(", "));
         }
     }
-    let chosen = GROUPS.iter().filter(|g| names.is_empty() || names.iter().any(|n| n == g.name));
+    let chosen = GROUPS.iter().filter(|g| match names {
+        [] => !BY_NAME.contains(&g.name),
+        names => names.iter().any(|name| name == g.name),
+    });
     let chosen: Vec<&Group> = chosen.collect();
     if chosen.iter().any(|g| g.root) {
         setup::require_root("this test")?;
@@ -195,7 +202,8 @@ pub fn run(names: &[String]) -> Result<()> {
 pub fn list() {
     for group in GROUPS {
         let root = if group.root { "  (root)" } else { "" };
-        println!("{:<10}{}{root}", group.name, group.about);
+        let named = if BY_NAME.contains(&group.name) { "  (only by name)" } else { "" };
+        println!("{:<14}{}{root}{named}", group.name, group.about);
     }
 }
 
