@@ -69,7 +69,7 @@ fn packets_are_counted_where_they_leave() {
         pair.sides[0].set_interfaces(&[interface(), second], now);
         let cable = Link { index: 2, ..link(version, 0) };
         pair.sides[0].set_link("eth1", Some(cable), now);
-        pair.run(5 * SECOND);
+        pair.run(now + 15 * SECOND);
         let status = pair.sides[0].status(pair.now);
         let sent: Vec<u64> = status.interfaces.iter().map(|i| i.counters.sent).collect();
         for (index, count) in [(1, sent[0]), (2, sent[1])] {
