@@ -70,6 +70,7 @@ const PACKAGES: &[Package] = &[
     package("ovmf", Purpose::Image, "firmware: UEFI machines, with and without Secure Boot"),
     package("cpio", Purpose::Image, "RAM disks of small guests"),
     package("busybox-static", Purpose::Image, "what runs in small guests"),
+    package("xz-utils", Purpose::Image, "unpacks the modules of small guests"),
     package("kmod", Purpose::Image, "which modules a guest's module needs"),
     package("fdisk", Purpose::Image, "finds the partitions of the image"),
     package("openssh-client", Purpose::Image, "asks the machines"),

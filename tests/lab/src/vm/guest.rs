@@ -176,7 +176,8 @@ impl Initrd {
             Some("ko") => self.file(&path, &to)?,
             Some(packed @ ("xz" | "zst")) => {
                 let tool = if packed == "xz" { "xz" } else { "zstd" };
-                let out = Command::new(tool).args(["-dc"]).arg(&path).output()?;
+                let out = Command::new(tool).args(["-dc"]).arg(&path).output();
+                let out = out.with_context(|| format!("cannot start {tool}"))?;
                 ensure!(out.status.success(), "{tool} cannot unpack {}", path.display());
                 fs::write(self.stage.join(to), out.stdout)?;
             }
