@@ -100,7 +100,7 @@ pub fn install(purpose: Purpose) -> Result<()> {
     }
     println!("Debian packages to install:");
     for package in &missing {
-        println!("  {:<14}{}", package.name, package.why);
+        println!("  {:<22}{}", package.name, package.why);
     }
     let names: Vec<&str> = missing.iter().map(|p| p.name).collect();
     if !geteuid().is_root() {
