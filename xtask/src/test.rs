@@ -124,8 +124,7 @@ const GROUPS: &[Group] = &[
 
 const NONE: [&str; 0] = [];
 
-/// Groups that run only when they are named. The appliance's machines boot in emulation for longer
-/// than all other groups take together.
+/// Groups that run only when they are named: the appliance's is not known to pass whole.
 const BY_NAME: &[&str] = &["image"];
 
 /// The group of an integration test.

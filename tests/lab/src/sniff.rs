@@ -72,10 +72,16 @@ impl Drop for Sniffer {
 }
 
 fn open() -> nix::Result<OwnedFd> {
+    let fd = packet_socket(4 << 20)?;
+    setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
+    Ok(fd)
+}
+
+/// Hears every frame of this namespace. `buffer`: of the socket, bytes.
+pub(crate) fn packet_socket(buffer: usize) -> nix::Result<OwnedFd> {
     let fd =
         socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-    setsockopt(&fd, sockopt::RcvBuf, &(4 << 20))?;
-    setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
+    setsockopt(&fd, sockopt::RcvBuf, &buffer)?;
     Ok(fd)
 }
 

@@ -5,12 +5,10 @@
 //! leaves every checksum right, so none is computed.
 
 use crate::netns::Netns;
+use crate::sniff::packet_socket;
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
-    setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{LinkAddr, MsgFlags, recvfrom, sendto};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +28,7 @@ pub struct Reflector {
 impl Reflector {
     /// Reflect on all interfaces of `ns`.
     pub fn start(ns: &Netns) -> Result<Self> {
-        let fd = ns.enter(open)?.context("packet socket")?;
+        let fd = ns.enter(|| packet_socket(8 << 20))?.context("packet socket")?;
         let reflected = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new().name("reflect".into()).spawn({
@@ -60,13 +58,6 @@ impl Drop for Reflector {
             let _ = thread.join();
         }
     }
-}
-
-fn open() -> nix::Result<OwnedFd> {
-    let fd =
-        socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-    setsockopt(&fd, sockopt::RcvBuf, &(8 << 20))?;
-    Ok(fd)
 }
 
 /// Reflect the next frame, if one comes within a short time.
