@@ -8,6 +8,11 @@
 
 int dpdk_sys_errno(void) { return rte_errno; }
 
+int dpdk_sys_memory_socket(const void *address) {
+    const struct rte_memseg_list *list = rte_mem_virt2memseg_list(address);
+    return list == NULL ? SOCKET_ID_ANY : list->socket_id;
+}
+
 uint32_t dpdk_sys_lcore_id(void) { return rte_lcore_id(); }
 
 struct rte_mbuf *dpdk_sys_pktmbuf_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }

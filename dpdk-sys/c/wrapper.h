@@ -21,6 +21,7 @@
 #include <rte_log.h>
 #include <rte_malloc.h>
 #include <rte_mbuf.h>
+#include <rte_memory.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
 
@@ -91,6 +92,9 @@ static const int32_t DPDK_SYS_SOCKET_ANY = SOCKET_ID_ANY;
 
 /* The thread's rte_errno (a thread-local variable behind a macro). */
 int dpdk_sys_errno(void);
+
+/* The NUMA node of DPDK memory at this address, or SOCKET_ID_ANY if it is not DPDK's. */
+int dpdk_sys_memory_socket(const void *address);
 
 /* The calling thread's lcore id, or UINT32_MAX for a thread EAL does not know. */
 uint32_t dpdk_sys_lcore_id(void);

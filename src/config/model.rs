@@ -75,8 +75,8 @@ pub struct Dataplane {
     pub hugepages: bool,
     /// Distinguishes several DPDK processes on one host.
     pub file_prefix: String,
-    /// mbufs per pool.
-    pub mbufs: u32,
+    /// Packet buffers per pool. `None`: the usual number, or more if the queues need more.
+    pub mbufs: Option<u32>,
     /// How replies are to reach their worker.
     pub steering: Wish,
     /// A worker that has not beaten for so long is stalled.

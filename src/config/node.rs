@@ -4,6 +4,7 @@ use super::model::{Dataplane, Node, PollMode, Port};
 use super::reader::{Field, Table};
 use super::{schema, value};
 use crate::forward::steering::Wish;
+use crate::port::buffers::USUAL;
 use ipnet::IpNet;
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -86,10 +87,11 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
     };
     let memory = table.get("memory");
     let memory_mib = memory.as_ref().and_then(memory_mib).unwrap_or(1024);
-    let mbufs = table.get("mbufs");
-    let pool = mbufs.as_ref().and_then(|field| field.integer(1024..=8_388_608)).unwrap_or(32_768);
+    let field = table.get("mbufs");
+    let mbufs = field.as_ref().and_then(|field| field.integer(1024..=8_388_608));
+    let pool = mbufs.unwrap_or(USUAL);
     let needed = u64::from(pool) * BYTES_PER_MBUF / MIB;
-    if let Some(blamed) = mbufs.or(memory)
+    if let Some(blamed) = field.or(memory)
         && needed >= u64::from(memory_mib)
     {
         blamed
@@ -114,7 +116,7 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
             .get("file-prefix")
             .and_then(|field| field.parse("a string like \"dunlin\"", value::name))
             .unwrap_or_else(|| "dunlin".to_owned()),
-        mbufs: pool,
+        mbufs,
         steering: steering.unwrap_or_default(),
         stall_after: duration(
             "stall-after",

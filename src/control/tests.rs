@@ -64,7 +64,7 @@ fn config(services: Vec<Service>) -> Arc<Config> {
             memory_mib: 64,
             hugepages: false,
             file_prefix: "t".into(),
-            mbufs: 1024,
+            mbufs: Some(1024),
             steering: crate::forward::steering::Wish::default(),
             stall_after: Duration::from_millis(500),
         },

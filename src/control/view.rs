@@ -5,13 +5,14 @@ use super::owner::{DrainScope, Owner};
 use super::state::{BackendState, ServiceState};
 use crate::api::model::{
     AnnounceInfo, BackendInfo, BackendState as BackendWord, DrainInfo, DrainPhase, DropInfo,
-    Health, HealthState, ServiceInfo, Traffic, VipStatus, WorkerInfo,
+    FlowMemoryInfo, FlowMemoryKind, Health, HealthState, ServiceInfo, Traffic, VipStatus,
+    WorkerInfo,
 };
 use crate::config::model::OnNoBackend;
 use crate::config::{show_bit_rate, show_extended_community};
 use crate::forward::{DropReason, Usage, WorkerStats};
 use crate::health::{Target, TargetStatus};
-use crate::worker::Shared;
+use crate::worker::{FlowMemory, Place, Shared};
 use ipnet::IpNet;
 use routing::OspfKind;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -201,10 +202,14 @@ pub fn workers(owner: &Owner, workers: &Workers, now_ns: u64, busy: &[f64]) -> V
             let stats = &worker.stats;
             let view = owner.state().workers.get(usize::from(id)).copied().unwrap_or_default();
             let beat = worker.beat_ns.load(Ordering::Acquire);
+            let place = worker.place.get();
             let per_backend = stats.local_ports_v4.get() + stats.local_ports_v6.get();
             WorkerInfo {
                 id,
                 core: worker.core,
+                numa_node: place.and_then(|place| place.node),
+                flow_memory: place.map(flow_memory),
+                hint: place.and_then(Place::hint).unwrap_or_default(),
                 beat_age_ms: now_ns.saturating_sub(beat) / 1_000_000,
                 stalled: view.stalled,
                 epoch: worker.epoch.load(Ordering::Acquire),
@@ -222,6 +227,14 @@ pub fn workers(owner: &Owner, workers: &Workers, now_ns: u64, busy: &[f64]) -> V
             }
         })
         .collect()
+}
+
+fn flow_memory(place: &Place) -> FlowMemoryInfo {
+    let (kind, numa_node, reason) = match &place.flows {
+        FlowMemory::Hugepages { node } => (FlowMemoryKind::Hugepages, *node, String::new()),
+        FlowMemory::Ordinary { why } => (FlowMemoryKind::Ordinary, None, why.clone()),
+    };
+    FlowMemoryInfo { kind, numa_node, reason }
 }
 
 /// Every reason, counted or not.

@@ -1,6 +1,8 @@
 //! The data plane of a node: DPDK's environment, the ports with their control interfaces, and the
 //! worker threads. Opened before the control plane, stopped after it.
 
+use super::buffers::{PoolShown, PortPool, pools};
+use super::places::node_of_core;
 use super::steering::{self, RulesShown};
 use crate::appliance::devices;
 use crate::appliance::host::Root;
@@ -10,12 +12,13 @@ use crate::forward::steering::{Mode, PortSteering};
 use crate::forward::tables::{PortId, PortSpec, WorkerId};
 use crate::forward::{Engine, EngineConfig, Now, SharingLimits, Steering, Tables, WorkerStats};
 use crate::port::dpdk::{
-    DpdkPort, DpdkQueue, Eal, EalConfig, Mempool, NodeMemory, PoolConfig, PortConfig, TscClock,
+    Attached, DpdkPort, DpdkQueue, Eal, EalConfig, NodeMemory, PortConfig, TscClock, WorkerThread,
     pin_current_thread,
 };
 use crate::worker::sharing::{self, TaskEnd, WorkerEnd};
 use crate::worker::{
-    Command, Neighbour, PortQueues, Published, Rings, Shared, Worker, WorkerParts,
+    Command, FlowMemory, Neighbour, Place, PortQueues, Published, Rings, Shared, Worker,
+    WorkerParts,
 };
 use anyhow::{Context, Result};
 use std::sync::atomic::Ordering;
@@ -38,6 +41,8 @@ pub struct OpenPort {
     pub control_why: String,
     pub steering: PortSteering,
     pub rules: Arc<Mutex<RulesShown>>,
+    /// Where both get their packet buffers from.
+    pub buffers: PoolShown,
 }
 
 /// Ports are open, workers not yet running.
@@ -84,14 +89,20 @@ impl Opened {
             extra: vec!["--log-level=pmd.net.tap:critical".to_owned()],
         })
         .context("DPDK does not start")?;
-        let pool_config = PoolConfig { mbufs: config.dataplane.mbufs, ..PoolConfig::default() };
-        let pool = Mempool::new(&eal, pool_config).context("no memory for packet buffers")?;
         let queues = config.dataplane.workers.len() as u16;
+        let name = |port: &model::Port| format!("port {}", port.name);
+        let wires: Vec<Attached> = configured
+            .iter()
+            .map(|port| {
+                DpdkPort::attach(&eal, &wire_config(port, queues)).with_context(|| name(port))
+            })
+            .collect::<Result<_>>()?;
+        let pools = pools(&eal, config, &wires)?;
         let mut ports: Vec<OpenPort> = (0u16..)
             .zip(&configured)
-            .map(|(index, port)| {
-                open_port(&eal, &pool, index, port, queues)
-                    .with_context(|| format!("port {}", port.name))
+            .zip(wires.into_iter().zip(pools))
+            .map(|((index, port), (wire, pool))| {
+                open_port(&eal, wire, pool, index, port).with_context(|| name(port))
             })
             .collect::<Result<_>>()?;
         let choice = steering::probe(config, &ports);
@@ -256,18 +267,12 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         }
     };
     let id = parts.engine.worker;
-    let mut engine = match &registered {
-        Some(thread) if parts.hugepages => {
-            let memory = NodeMemory::of_worker(eal, thread);
-            Engine::new_in(&memory, parts.engine, parts.stats)
-        }
-        _ => Engine::new(parts.engine, parts.stats),
-    };
-    let flow_memory = match (engine.flows_are_lent(), parts.hugepages) {
-        (true, _) => "hugepages of the worker's NUMA node",
-        (false, false) => "ordinary memory",
-        (false, true) => "ordinary memory: too few free hugepages (grep Huge /proc/meminfo)",
-    };
+    let hugepages = parts.hugepages;
+    let (mut engine, place) =
+        engine(eal, registered.as_ref(), core, hugepages, parts.engine, parts.stats);
+    tracing::info!(worker = id.0, core, numa_node = place.node, flows = %place.flows, "worker runs");
+    // Said once: there is nothing there before.
+    let _ = parts.shared.place.set(place);
     let sharing = parts.sharing.map(|(end, limits)| {
         engine.share_flows(limits);
         end
@@ -285,21 +290,50 @@ fn run_worker(eal: &Eal, clock: TscClock, core: u16, parts: PartsOfThread) {
         poll: parts.poll,
         max_sleep: parts.max_sleep,
     });
-    tracing::info!(worker = id.0, core, flow_memory, "worker runs");
     worker.run(|| Now(clock.now_ns()));
+}
+
+/// The worker's engine, its flows on hugepages of the thread's own NUMA node if there are some; and
+/// where all that is.
+fn engine(
+    eal: &Eal,
+    thread: Option<&WorkerThread>,
+    core: u16,
+    hugepages: bool,
+    config: EngineConfig,
+    stats: Arc<WorkerStats>,
+) -> (Engine, Place) {
+    let node = node_of_core(&Root::system(), core);
+    let ordinary = |why: &str| FlowMemory::Ordinary { why: why.to_owned() };
+    let (engine, node, flows) = match thread.filter(|_| hugepages) {
+        None => {
+            let why = if hugepages { "DPDK does not know the worker" } else { "hugepages = false" };
+            (Engine::new(config, stats), node, ordinary(why))
+        }
+        Some(thread) => {
+            let memory = NodeMemory::of_worker(eal, thread);
+            let engine = Engine::new_in(&memory, config, stats);
+            let node = memory.node().or(node);
+            let flows = if engine.flows_are_lent() {
+                FlowMemory::Hugepages { node: memory.lent_from() }
+            } else {
+                let of = node.map_or_else(String::new, |node| format!(" on NUMA node {node}"));
+                ordinary(&format!("too few free hugepages{of}"))
+            };
+            (engine, node, flows)
+        }
+    };
+    (engine, Place { node, flows })
 }
 
 fn open_port(
     eal: &Eal,
-    pool: &Mempool,
+    wire: Attached,
+    buffers: PortPool,
     index: u16,
     port: &model::Port,
-    queues: u16,
 ) -> Result<OpenPort> {
-    let wire_config =
-        PortConfig { queues, mtu: port.mtu, mac: port.mac, ..PortConfig::new(port.device.clone()) };
-    let pools = std::slice::from_ref(pool);
-    let wire = DpdkPort::open(eal, &wire_config, pools)?;
+    let wire = wire.start(&buffers.pool)?;
     let info = wire.info();
     tracing::info!(
         port = port.name,
@@ -307,6 +341,10 @@ fn open_port(
         driver = info.driver,
         queues = info.queues,
         caps = ?info.caps,
+        numa_node = info.socket,
+        buffers = buffers.shown.mbufs,
+        buffers_on = buffers.shown.node,
+        why = buffers.shown.why,
         "port open"
     );
     let plan = kni::control::plan(&kni::control::Spec {
@@ -327,7 +365,7 @@ fn open_port(
         checksum_offload: false,
         ..PortConfig::new(model::Device::Vdev(plan.vdev))
     };
-    let control = DpdkPort::open(eal, &control_config, pools)
+    let control = DpdkPort::open(eal, &control_config, std::slice::from_ref(&buffers.pool))
         .context("the control interface does not open")?;
     Ok(OpenPort {
         config: port.clone(),
@@ -338,5 +376,10 @@ fn open_port(
         // Chosen when all ports are open.
         steering: PortSteering { mode: Mode::Software, reason: String::new() },
         rules: Arc::default(),
+        buffers: buffers.shown,
     })
+}
+
+fn wire_config(port: &model::Port, queues: u16) -> PortConfig {
+    PortConfig { queues, mtu: port.mtu, mac: port.mac, ..PortConfig::new(port.device.clone()) }
 }

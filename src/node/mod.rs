@@ -6,11 +6,13 @@
 //! goodbye to the peers, stop the workers.
 
 mod apply;
+mod buffers;
 mod dataplane;
 mod flows;
 mod handle;
 mod kernel;
 mod outlets;
+mod places;
 mod ports;
 mod pulse;
 mod sharing;

@@ -4,7 +4,7 @@ use super::dataplane::OpenPort;
 use super::steering::RulesShown;
 use super::task::LinkProbe;
 use crate::api::model::{
-    ControlInfo, ControlInterface, PortInfo, PortStats, SteeringInfo, SteeringMode,
+    BuffersInfo, ControlInfo, ControlInterface, PortInfo, PortStats, SteeringInfo, SteeringMode,
 };
 use crate::config::model::Device;
 use crate::forward::steering::{Mode, PortSteering};
@@ -49,6 +49,12 @@ fn fixed(port: &OpenPort) -> PortInfo {
         link_up: false,
         speed_mbps: None,
         mtu: port.config.mtu,
+        numa_node: info.socket,
+        buffers: Some(BuffersInfo {
+            count: port.buffers.mbufs,
+            numa_node: port.buffers.node,
+            reason: port.buffers.why.clone(),
+        }),
         rx_queues: info.queues,
         tx_queues: info.queues,
         control: Some(ControlInfo {

@@ -3,6 +3,7 @@
 //! A [`Queue`] is one receive/transmit queue pair of a port, owned by one worker. The worker is
 //! generic over it: DPDK ports, memory ports in tests and pcap files run the same loop.
 
+pub mod buffers;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod memory;

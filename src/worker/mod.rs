@@ -18,7 +18,7 @@ mod tests;
 
 pub use parked::Neighbour;
 pub use ring::Rings;
-pub use shared::{Published, Shared};
+pub use shared::{FlowMemory, Place, Published, Shared};
 
 use crate::config::model::PollMode;
 use crate::forward::tables::{PortId, WorkerId};
@@ -42,6 +42,13 @@ const SCAN_PER_TURN: usize = 256;
 /// Bursts of at least so many frames for one port are sent as they are; of smaller ones several
 /// are collected, so that the port is not asked for every frame or two.
 const SENT_AT_ONCE: usize = 8;
+
+/// Most packet buffers that each of so many workers holds outside of queues and caches: bursts under
+/// way, frames that wait for a neighbour, and what others have handed over.
+pub fn held_by_worker(workers: u16) -> u32 {
+    let rings = if workers > 1 { ring::DEPTH } else { 0 };
+    (4 * BURST + parked::CAPACITY + rings) as u32
+}
 
 /// A question to a worker, answered between bursts.
 pub enum Command {

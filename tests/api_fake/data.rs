@@ -1,10 +1,10 @@
 //! The fixed data of the fake node.
 
 use dunlin::api::model::{
-    BackendInfo, BackendState, BgpSummary, ClusterDatagrams, ClusterInfo, ClusterPeerInfo,
-    ConfigInfo, ControlInfo, ControlInterface, DropInfo, FlowInfo, FlowState, Health, HealthState,
-    PortInfo, PortStats, ReloadResult, ServiceInfo, SharedFlows, Status, SteeringInfo,
-    SteeringMode, Traffic, VipStatus, WorkerInfo,
+    BackendInfo, BackendState, BgpSummary, BuffersInfo, ClusterDatagrams, ClusterInfo,
+    ClusterPeerInfo, ConfigInfo, ControlInfo, ControlInterface, DropInfo, FlowInfo, FlowMemoryInfo,
+    FlowMemoryKind, FlowState, Health, HealthState, PortInfo, PortStats, ReloadResult, ServiceInfo,
+    SharedFlows, Status, SteeringInfo, SteeringMode, Traffic, VipStatus, WorkerInfo,
 };
 use dunlin::forward::tables::{Protocol, Scheduler};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -75,6 +75,13 @@ fn worker(id: u16, core: u16) -> WorkerInfo {
     WorkerInfo {
         id,
         core,
+        numa_node: Some(0),
+        flow_memory: Some(FlowMemoryInfo {
+            kind: FlowMemoryKind::Hugepages,
+            numa_node: Some(0),
+            reason: String::new(),
+        }),
+        hint: String::new(),
         beat_age_ms: 3,
         stalled: false,
         epoch: 42,
@@ -93,7 +100,15 @@ fn worker(id: u16, core: u16) -> WorkerInfo {
 }
 
 fn workers() -> Vec<WorkerInfo> {
+    let why = "too few free hugepages on NUMA node 1";
     let stalled = WorkerInfo {
+        numa_node: Some(1),
+        flow_memory: Some(FlowMemoryInfo {
+            kind: FlowMemoryKind::Ordinary,
+            numa_node: None,
+            reason: why.to_owned(),
+        }),
+        hint: format!("flows in ordinary memory: {why}"),
         beat_age_ms: 1_240,
         stalled: true,
         epoch: 41,
@@ -279,6 +294,12 @@ pub fn ports() -> Vec<PortInfo> {
         link_up: true,
         speed_mbps: Some(25_000),
         mtu: 1500,
+        numa_node: Some(0),
+        buffers: Some(BuffersInfo {
+            count: 32_768,
+            numa_node: Some(0),
+            reason: "where the port is".to_owned(),
+        }),
         rx_queues: 2,
         tx_queues: 2,
         control: Some(ControlInfo {
@@ -313,6 +334,12 @@ pub fn ports() -> Vec<PortInfo> {
         mac: "02:00:5e:00:53:02".to_owned(),
         link_up: false,
         speed_mbps: None,
+        numa_node: None,
+        buffers: Some(BuffersInfo {
+            count: 32_768,
+            numa_node: None,
+            reason: "not on NUMA node 0: cannot create a pool of 32768 packet buffers".to_owned(),
+        }),
         rx_queues: 1,
         tx_queues: 1,
         control: Some(ControlInfo {

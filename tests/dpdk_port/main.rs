@@ -3,6 +3,7 @@
 #![cfg(feature = "dpdk")]
 
 mod kernel;
+mod pools;
 
 use dunlin::config::model::Device;
 use dunlin::packet::Frame;

@@ -46,13 +46,22 @@ pub(super) fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
         ("drop_packets_total", Kind::Counter, "Packets dropped, all reasons.", |w| {
             w.dropped_packets.into()
         }),
-        ("info", Kind::Gauge, "Always 1; the CPU core is a label.", |_| Value::Whole(1)),
+        ("info", Kind::Gauge, "Always 1; core, NUMA node and flow memory are labels.", |_| {
+            Value::Whole(1)
+        }),
     ];
     for (name, kind, help, value) in families {
         out.family(&format!("dunlin_worker_{name}"), kind, help);
         for worker in workers {
             let (id, core) = (worker.id.to_string(), worker.core.to_string());
-            let labels = [("worker", id.as_str()), ("core", core.as_str())];
+            let node = worker.numa_node.map_or_else(String::new, |node| node.to_string());
+            let memory = worker.flow_memory.as_ref().map_or("", |memory| memory.kind.word());
+            let labels = [
+                ("worker", id.as_str()),
+                ("core", core.as_str()),
+                ("numa_node", node.as_str()),
+                ("flow_memory", memory),
+            ];
             let shown = if name == "info" { &labels[..] } else { &labels[..1] };
             out.sample(shown, value(worker));
         }

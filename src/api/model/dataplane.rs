@@ -2,12 +2,39 @@
 
 use serde::{Deserialize, Serialize};
 
+word_enum! {
+    /// What a worker's flow table is made of.
+    FlowMemoryKind {
+        Hugepages => "hugepages",
+        Ordinary => "ordinary",
+    }
+}
+
+/// Where a worker's flow table lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowMemoryInfo {
+    pub kind: FlowMemoryKind,
+    /// `None`: the kernel placed it, most likely on the worker's own.
+    pub numa_node: Option<u32>,
+    /// Why not hugepages; else empty.
+    pub reason: String,
+}
+
 /// One entry of `GET /v1/workers`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     pub id: u16,
     /// CPU core that it is pinned to.
     pub core: u16,
+    /// NUMA node of that core; `None`: not known.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
+    /// `None`: the worker has not begun yet.
+    #[serde(default)]
+    pub flow_memory: Option<FlowMemoryInfo>,
+    /// What of this is slower than it could be; empty: nothing.
+    #[serde(default)]
+    pub hint: String,
     /// Since its last beat.
     pub beat_age_ms: u64,
     /// Has not beaten for longer than the configuration allows.
@@ -77,6 +104,17 @@ pub struct SteeringInfo {
     pub flow_rules_refused: u64,
 }
 
+/// The packet buffers that a port and its control interface receive into. Ports on one NUMA node
+/// share them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuffersInfo {
+    pub count: u32,
+    /// `None`: wherever there was memory.
+    pub numa_node: Option<u32>,
+    /// Why there: "where the port is".
+    pub reason: String,
+}
+
 /// One entry of `GET /v1/ports`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortInfo {
@@ -92,6 +130,11 @@ pub struct PortInfo {
     pub speed_mbps: Option<u32>,
     /// Largest IP packet, bytes.
     pub mtu: u16,
+    /// NUMA node that it is plugged into; `None`: it is on none.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
+    #[serde(default)]
+    pub buffers: Option<BuffersInfo>,
     pub rx_queues: u16,
     pub tx_queues: u16,
     /// `None`: the port has none.

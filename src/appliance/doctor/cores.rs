@@ -8,6 +8,22 @@ pub(super) fn check(patient: &Patient<'_>, findings: &mut Findings) {
     places(patient, findings);
     isolation(patient, findings);
     clocks(patient, findings);
+    memory(patient, findings);
+}
+
+/// What the running workers say of their flow tables. Ordinary memory that was asked for is no news.
+fn memory(patient: &Patient<'_>, findings: &mut Findings) {
+    if patient.config.as_ref().is_some_and(|config| !config.dataplane.hugepages) {
+        return;
+    }
+    for worker in patient.status.iter().flat_map(|status| &status.workers) {
+        if !worker.hint.is_empty() {
+            findings.faster(
+                format!("worker {}: {}", worker.id, worker.hint),
+                "more hugepages on the worker's NUMA node (dunlin machine), or fewer max-flows",
+            );
+        }
+    }
 }
 
 fn places(patient: &Patient<'_>, findings: &mut Findings) {

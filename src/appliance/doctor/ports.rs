@@ -168,6 +168,16 @@ fn running(patient: &Patient<'_>, findings: &mut Findings) {
                 "a card with RSS or flow rules, or one worker",
             );
         }
+        if let (Some(node), Some(buffers)) = (port.numa_node, &port.buffers)
+            && buffers.numa_node != Some(node)
+            && patient.config.as_ref().is_none_or(|config| config.dataplane.hugepages)
+        {
+            let why = &buffers.reason;
+            findings.faster(
+                format!("port {name} is on NUMA node {node}, its packet buffers are not: {why}"),
+                "more hugepages on that node (dunlin machine)",
+            );
+        }
         if port.stats.rx_missed > 0 {
             findings.faster(
                 format!(

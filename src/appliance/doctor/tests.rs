@@ -14,16 +14,21 @@ const TEXT: &str = "[node]\nname = \"lb1\"\n[dataplane]\nworkers = [1]\nmemory =
                     [management]\ninterface = \"enp0s2\"\n[[port]]\nname = \"wan0\"\n\
                     device = \"mac:52:54:00:00:00:02\"\naddresses = [\"10.1.1.2/24\"]\n";
 
-/// A node that runs, with what a test changes about its port; or none.
+/// A node that runs, with what a test changes about its port; or none. And its workers' hint.
 #[derive(Debug)]
-struct Running(Option<fn(&mut PortInfo)>);
+struct Running(Option<fn(&mut PortInfo)>, &'static str);
 
 impl Node for Running {
     fn status(&self) -> Result<Status> {
         if self.0.is_none() {
             bail!("no socket");
         }
-        Ok(serde_json::from_str(include_str!("../../../tests/fixtures/cli/status.json"))?)
+        let text = include_str!("../../../tests/fixtures/cli/status.json");
+        let mut status: Status = serde_json::from_str(text)?;
+        for worker in &mut status.workers {
+            worker.hint = self.1.to_owned();
+        }
+        Ok(status)
     }
 
     fn ports(&self) -> Result<Vec<PortInfo>> {
@@ -51,7 +56,7 @@ impl Node for Running {
     }
 }
 
-const FINE: Running = Running(Some(|_| {}));
+const FINE: Running = Running(Some(|_| {}), "");
 
 /// A machine on which nothing is left to wish for.
 fn sound() -> Machine {
@@ -102,7 +107,7 @@ fn every_complaint_has_its_cause() {
             Level::Problem,
             "there is no configuration",
         ),
-        (none, Running(None), Level::Problem, "the node does not answer"),
+        (none, Running(None, ""), Level::Problem, "the node does not answer"),
         (
             |m| {
                 let at = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages";
@@ -178,7 +183,7 @@ fn every_complaint_has_its_cause() {
         ),
         (
             |m| std::fs::remove_file(m.path("dev/vhost-net")).unwrap(),
-            Running(None),
+            Running(None, ""),
             Level::Faster,
             "there is no /dev/vhost-net",
         ),
@@ -194,16 +199,46 @@ fn every_complaint_has_its_cause() {
             Level::Faster,
             "a worker is on core 0",
         ),
-        (none, Running(Some(|port| port.link_up = false)), Level::Problem, "port wan0 has no link"),
-        (none, Running(Some(|port| port.rx_queues = 1)), Level::Faster, "1 receive queues for 2"),
-        (none, Running(Some(|port| port.stats.rx_missed = 9)), Level::Faster, "dropped 9 packets"),
         (
             none,
-            Running(Some(|port| {
-                if let Some(control) = &mut port.control {
-                    control.kind = ControlInterface::Tap;
-                }
-            })),
+            Running(Some(|port| port.link_up = false), ""),
+            Level::Problem,
+            "port wan0 has no link",
+        ),
+        (
+            none,
+            Running(Some(|port| port.rx_queues = 1), ""),
+            Level::Faster,
+            "1 receive queues for 2",
+        ),
+        (
+            none,
+            Running(Some(|port| port.stats.rx_missed = 9), ""),
+            Level::Faster,
+            "dropped 9 packets",
+        ),
+        (
+            none,
+            Running(Some(|_| {}), "flows on NUMA node 1"),
+            Level::Faster,
+            "worker 1: flows on NUMA node 1",
+        ),
+        (
+            none,
+            Running(Some(|port| port.numa_node = Some(1)), ""),
+            Level::Faster,
+            "port wan0 is on NUMA node 1, its packet buffers are not: where the port is",
+        ),
+        (
+            none,
+            Running(
+                Some(|port| {
+                    if let Some(control) = &mut port.control {
+                        control.kind = ControlInterface::Tap;
+                    }
+                }),
+                "",
+            ),
             Level::Faster,
             "its control interface is a TAP",
         ),
@@ -237,7 +272,7 @@ fn every_complaint_has_its_cause() {
 fn a_machine_that_was_not_prepared_is_told_what_is_missing() {
     let machine = Machine::new().with(MANAGEMENT).with(Card { link: false, ..DATA });
     machine.write("etc/dunlin/dunlin.toml", TEXT);
-    let report = report(&machine, &Running(None));
+    let report = report(&machine, &Running(None, ""));
     let text = show::text(&report, Style::default());
     assert!(text.contains("not done yet: bind 0000:00:03.0 (port wan0) to vfio-pci, from igb"));
     assert!(text.contains("→ dunlin machine") && report.has_problem(), "{text}");

@@ -220,7 +220,8 @@ impl Plan {
         self.steps.splice(0..0, steps.collect::<Vec<_>>());
     }
 
-    /// An equal share on every NUMA node that has a worker.
+    /// An equal share on every NUMA node that has a worker, for its flows, or a port, for its packet
+    /// buffers.
     fn hugepages(&mut self, inventory: &Inventory, config: &Config) {
         if !config.dataplane.hugepages {
             return;
@@ -228,8 +229,15 @@ impl Plan {
         let workers = &config.dataplane.workers;
         let hosts_worker =
             |id: u32| inventory.cpus.iter().any(|cpu| cpu.node == id && workers.contains(&cpu.id));
-        let mut nodes: Vec<_> =
-            inventory.memory.iter().filter(|node| hosts_worker(node.id)).collect();
+        let hosts_port = |id: u32| {
+            let nics = self.ports.iter().filter_map(|(_, address)| inventory.nic(address));
+            nics.filter_map(|nic| nic.numa_node).any(|node| node == id)
+        };
+        let mut nodes: Vec<_> = inventory
+            .memory
+            .iter()
+            .filter(|node| hosts_worker(node.id) || hosts_port(node.id))
+            .collect();
         if nodes.is_empty() {
             nodes.extend(inventory.memory.first());
         }

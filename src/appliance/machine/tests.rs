@@ -166,3 +166,24 @@ fn lists_and_masks_are_the_kernels() {
     assert_eq!(show_mask(&[0, 2]), "00000005");
     assert_eq!(show_mask(&[1, 33]), "00000002,00000002");
 }
+
+/// Flows lie where workers are, packet buffers where cards are.
+#[test]
+fn a_card_far_from_the_workers_has_hugepages_too() {
+    let machine = machine();
+    let far = "sys/devices/system/node/node1";
+    machine.write(&format!("{far}/cpulist"), "2-3\n");
+    machine.write(&format!("{far}/meminfo"), "Node 1 MemTotal:        2097152 kB\n");
+    machine.write(&format!("{far}/hugepages/hugepages-2048kB/nr_hugepages"), "0\n");
+    let pages = |found: Plan| {
+        let of_step = |step: &Step| match step {
+            Step::Hugepages { node, to, .. } => Some((*node, *to)),
+            _ => None,
+        };
+        found.steps.iter().filter_map(of_step).collect::<Vec<_>>()
+    };
+    let text = config("0000:00:03.0", "");
+    assert_eq!(pages(plan(&machine, &text)), [(0, 144)], "the card is on no node");
+    machine.write("sys/bus/pci/devices/0000:00:03.0/numa_node", "1\n");
+    assert_eq!(pages(plan(&machine, &text)), [(0, 80), (1, 80)], "half each, and some to spare");
+}

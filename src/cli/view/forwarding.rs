@@ -2,8 +2,8 @@
 
 use super::{Facts, printable, yes_no};
 use crate::api::model::{
-    BackendInfo, BackendState, DropInfo, FlowList, PortInfo, ServiceInfo, SteeringMode, WorkerInfo,
-    protocol_name,
+    BackendInfo, BackendState, BuffersInfo, DropInfo, FlowList, PortInfo, ServiceInfo,
+    SteeringMode, WorkerInfo, protocol_name,
 };
 use crate::cli::human;
 use crate::cli::table::{Style, Table, Tone};
@@ -227,6 +227,9 @@ fn one_port(port: &PortInfo, style: Style) -> String {
             human::counted(u64::from(port.tx_queues), "transmit queue")
         ),
     );
+    let numa = port.numa_node.map_or_else(|| "none".to_owned(), |node| node.to_string());
+    facts.add("NUMA node", numa);
+    facts.add("Buffers", port.buffers.as_ref().map_or_else(String::new, buffers));
     let control = port.control.as_ref().map_or_else(
         || "none".to_owned(),
         |c| format!("{} by {}: {}", printable(&c.interface), c.kind, printable(&c.reason)),
@@ -241,6 +244,15 @@ fn one_port(port: &PortInfo, style: Style) -> String {
     let caps = if port.caps.is_empty() { "none".to_owned() } else { port.caps.join(", ") };
     facts.add("Offloads", printable(&caps));
     facts.render(style)
+}
+
+/// `32,768 on NUMA node 0: where the port is`.
+fn buffers(buffers: &BuffersInfo) -> String {
+    let on = buffers
+        .numa_node
+        .map_or_else(|| "on any NUMA node".to_owned(), |node| format!("on NUMA node {node}"));
+    let count = human::exact(u64::from(buffers.count));
+    format!("{count} {on}: {}", printable(&buffers.reason))
 }
 
 /// The few columns that `dunlin status` has room for.
@@ -323,7 +335,31 @@ pub fn workers(workers: &[WorkerInfo], style: Style) -> String {
             .cell(human::exact(worker.local_ports_used))
             .cell(human::exact(worker.local_ports_total));
     }
-    format!("{}\n{}", worker_load(workers, style), table.render(style))
+    let tables = [worker_load(workers, style), table.render(style), worker_places(workers, style)];
+    tables.join("\n")
+}
+
+fn worker_places(workers: &[WorkerInfo], style: Style) -> String {
+    let node = |node: Option<u32>| node.map_or_else(String::new, |node| node.to_string());
+    let mut table = Table::default()
+        .number("WORKER")
+        .number("NUMA NODE")
+        .text("FLOW MEMORY")
+        .number("ON NODE")
+        .number("MISDIRECTED")
+        .prose("NOTE");
+    for worker in workers {
+        let memory = worker.flow_memory.as_ref();
+        table
+            .row()
+            .cell(worker.id.to_string())
+            .cell(node(worker.numa_node))
+            .cell(memory.map_or("", |memory| memory.kind.word()))
+            .cell(memory.map_or_else(String::new, |memory| node(memory.numa_node)))
+            .cell(human::amount(worker.misdirected_packets))
+            .toned(Tone::Warning, &worker.hint);
+    }
+    table.render(style)
 }
 
 pub fn drops(drops: &[DropInfo], all: bool, style: Style) -> String {

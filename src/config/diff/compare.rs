@@ -85,7 +85,7 @@ fn dataplane(diff: &mut Diff, old: &Dataplane, new: &Dataplane) {
     diff.fixed(&subject, "memory", &old.memory_mib, &new.memory_mib, |mib| format!("{mib}MiB"));
     diff.fixed(&subject, "hugepages", &old.hugepages, &new.hugepages, bool::to_string);
     diff.fixed(&subject, "file-prefix", &old.file_prefix, &new.file_prefix, String::clone);
-    diff.fixed(&subject, "mbufs", &old.mbufs, &new.mbufs, u32::to_string);
+    diff.fixed(&subject, "mbufs", &old.mbufs, &new.mbufs, |mbufs| show::optional(*mbufs));
     diff.fixed(&subject, "steering", &old.steering, &new.steering, show::word);
     diff.field(&subject, "stall-after", &old.stall_after, &new.stall_after, |d| show_duration(*d));
 }

@@ -19,8 +19,8 @@ pub(super) struct Device {
     pub taken: Box<[AtomicBool]>,
     /// Drivers expect one control call at a time per port.
     control: Mutex<()>,
-    /// Buffers in the device's rings belong to these.
-    pub pools: Vec<Mempool>,
+    /// Buffers in the device's rings belong to it.
+    pub pool: Option<Mempool>,
     _eal: Eal,
 }
 
@@ -71,13 +71,19 @@ impl Device {
             started: false,
             taken: Box::default(),
             control: Mutex::new(()),
-            pools: Vec::new(),
+            pool: None,
             _eal: eal.clone(),
         })
     }
 
     pub fn id(&self) -> u16 {
         self.id
+    }
+
+    /// NUMA node, if the device is on one.
+    pub fn socket(&self) -> Option<u32> {
+        // SAFETY: the device is attached.
+        u32::try_from(unsafe { sys::rte_eth_dev_socket_id(self.id) }).ok()
     }
 
     pub fn release(&self, queue: u16) {

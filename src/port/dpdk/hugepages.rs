@@ -3,6 +3,7 @@
 use super::eal::{Eal, WorkerThread};
 use crate::forward::slots::{Arena, Lender, Slots};
 use dpdk_sys as sys;
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
@@ -12,6 +13,8 @@ use std::ptr::NonNull;
 pub struct NodeMemory {
     eal: Eal,
     socket: i32,
+    /// Where the last block came from, or the one before if only that was far.
+    lent_from: Cell<Option<i32>>,
 }
 
 impl NodeMemory {
@@ -19,7 +22,18 @@ impl NodeMemory {
     pub fn of_worker(eal: &Eal, _thread: &WorkerThread) -> Self {
         // SAFETY: reads a thread-local variable.
         let socket = unsafe { sys::rte_socket_id() } as i32;
-        Self { eal: eal.clone(), socket }
+        Self { eal: eal.clone(), socket, lent_from: Cell::new(None) }
+    }
+
+    /// The NUMA node asked for; `None`: any.
+    pub fn node(&self) -> Option<u32> {
+        u32::try_from(self.socket).ok()
+    }
+
+    /// The NUMA node on which what was lent lies, by DPDK's own account of its pages; the far one if
+    /// some is not where it was asked for. `None`: nothing was lent, or DPDK does not say.
+    pub fn lent_from(&self) -> Option<u32> {
+        u32::try_from(self.lent_from.get()?).ok()
     }
 }
 
@@ -30,6 +44,11 @@ impl Arena for NodeMemory {
         // SAFETY: EAL is initialised; the type's name may be absent.
         let memory = unsafe { sys::rte_malloc_socket(std::ptr::null(), size, align, self.socket) };
         let memory = NonNull::new(memory)?;
+        // SAFETY: only compares the address with those of DPDK's memory.
+        let from = unsafe { sys::dpdk_sys_memory_socket(memory.as_ptr()) };
+        if self.lent_from.get().is_none_or(|known| known == self.socket) {
+            self.lent_from.set(Some(from));
+        }
         let lender = Box::new(Block { memory, _eal: self.eal.clone() });
         let first = memory.cast::<T>();
         // SAFETY: the block has room for `count` values, is aligned for them and nobody else knows

@@ -28,6 +28,8 @@ impl Default for PoolConfig {
 
 /// Buffers each registered thread keeps at hand.
 const CACHE: u32 = 256;
+/// Most that it keeps: DPDK lets a cache grow by half before it gives some back.
+pub const CACHED: u32 = CACHE * 3 / 2;
 
 /// A pool of packet buffers. Clones share it; it lives as long as the environment.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! A DPDK device, opened, configured and started.
 //!
-//! [`DpdkPort::open`] asks a device for what the node wants and takes what it offers; what was
-//! granted is in [`PortInfo`]. The port runs until the last of its handles and queues is dropped,
+//! [`DpdkPort::attach`] finds a device, and [`Attached::start`] asks it for what the node wants and
+//! takes what it offers; what was granted is in [`PortInfo`]. The port runs until the last of its handles and queues is dropped,
 //! then it is stopped, closed and detached.
 
 use super::device::Device;
@@ -10,7 +10,7 @@ use super::error::{DpdkError, check};
 use super::mempool::Mempool;
 use super::queue::DpdkQueue;
 use super::rss::Rss;
-use super::setup::setup;
+use super::setup::{self, setup};
 use crate::config::model;
 use crate::forward::steering::PortOffer;
 use crate::forward::tables::Mac;
@@ -40,6 +40,9 @@ pub struct PortConfig {
 }
 
 impl PortConfig {
+    /// Descriptors of a queue pair, unless one asks otherwise.
+    pub const DESCRIPTORS: u32 = 2 * 1024;
+
     /// One queue pair, 1024 descriptors each way, MTU 1500, checksum offloads.
     pub fn new(device: model::Device) -> Self {
         Self {
@@ -69,6 +72,8 @@ pub struct PortInfo {
     pub mac: Mac,
     /// NUMA node, if the device is on one.
     pub socket: Option<u32>,
+    /// NUMA node of the pool that the device receives into; `None`: wherever there was memory.
+    pub pool_socket: Option<u32>,
     /// How flows are spread over the queues; `None`: not by hash.
     pub rss: Option<Rss>,
 }
@@ -120,23 +125,58 @@ pub struct DpdkPort {
     info: Arc<PortInfo>,
 }
 
-impl DpdkPort {
-    /// Attach the device, configure it and start it. `pools` is one pool per NUMA node; that of
-    /// the device's node is used, else the first.
-    pub fn open(eal: &Eal, config: &PortConfig, pools: &[Mempool]) -> Result<Self, DpdkError> {
-        let mut device = Device::attach(eal, &config.device)?;
-        let mut info = setup(&mut device, config, pools, true);
+/// A device that DPDK has taken, and that is not configured yet. Given back when dropped.
+#[derive(Debug)]
+pub struct Attached {
+    device: Device,
+    config: PortConfig,
+    /// NUMA node, if the device is on one.
+    pub socket: Option<u32>,
+    /// Queue pairs that it will have.
+    pub queues: u16,
+}
+
+impl Attached {
+    /// Receive and transmit descriptors of each queue pair, before the device's own limits.
+    pub fn descriptors_of_pair(&self) -> u32 {
+        u32::from(self.config.rx_desc) + u32::from(self.config.tx_desc)
+    }
+
+    /// Configure the device and start it. What it receives comes in buffers of `pool`.
+    pub fn start(self, pool: &Mempool) -> Result<DpdkPort, DpdkError> {
+        let Self { mut device, config, .. } = self;
+        let mut info = setup(&mut device, &config, pool, true);
         if info.is_err() && config.queues > 1 {
             // Some virtual drivers claim RSS and fail when asked for it.
             tracing::debug!(device = device.name, "trying without RSS");
             device.stop();
-            if let Ok(without) = setup(&mut device, config, pools, false) {
+            if let Ok(without) = setup(&mut device, &config, pool, false) {
                 info = Ok(without);
             }
         }
         let info = info?;
         device.taken = (0..info.queues).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { device: Arc::new(device), info: Arc::new(info) })
+        Ok(DpdkPort { device: Arc::new(device), info: Arc::new(info) })
+    }
+}
+
+impl DpdkPort {
+    /// Find the device, or plug it in.
+    pub fn attach(eal: &Eal, config: &PortConfig) -> Result<Attached, DpdkError> {
+        let device = Device::attach(eal, &config.device)?;
+        let (socket, queues) = (device.socket(), setup::granted_queues(&device, config)?);
+        Ok(Attached { device, config: config.clone(), socket, queues })
+    }
+
+    /// Attach the device and start it. `pools` is one pool per NUMA node; that of the device's node
+    /// is used, else the first.
+    pub fn open(eal: &Eal, config: &PortConfig, pools: &[Mempool]) -> Result<Self, DpdkError> {
+        let attached = Self::attach(eal, config)?;
+        let near =
+            |pool: &&Mempool| attached.socket.is_some() && pool.config().socket == attached.socket;
+        let none = || DpdkError::NoPool { device: attached.device.name.clone() };
+        let pool = pools.iter().find(near).or(pools.first()).ok_or_else(none)?;
+        attached.start(pool)
     }
 
     pub fn info(&self) -> &PortInfo {

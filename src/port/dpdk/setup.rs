@@ -18,30 +18,17 @@ const FRAME_OVERHEAD: u32 = 14 + 8 + 4;
 pub(super) fn setup(
     device: &mut Device,
     config: &PortConfig,
-    pools: &[Mempool],
+    pool: &Mempool,
     with_rss: bool,
 ) -> Result<PortInfo, DpdkError> {
     let id = device.id();
     let name = device.name.clone();
-    let mut info = sys::rte_eth_dev_info::default();
-    // SAFETY: here and below: the port is attached and ours, and not started; nobody else knows
-    // it. Structures are DPDK's own and outlive the calls.
-    let rc = unsafe { sys::rte_eth_dev_info_get(id, &raw mut info) };
-    check(&format!("{name}: cannot ask what the device offers"), rc, "")?;
-
-    let queues = granted_queues(&name, config, &info)?;
-    // SAFETY: as above.
-    let socket = u32::try_from(unsafe { sys::rte_eth_dev_socket_id(id) }).ok();
-    let pool = pools
-        .iter()
-        .find(|pool| socket.is_some() && pool.config().socket == socket)
-        .or(pools.first())
-        .ok_or_else(|| DpdkError::NoPool { device: name.clone() })?
-        .clone();
-    device.pools = pools.to_vec();
+    let info = offered(device)?;
+    let queues = granted_queues(device, config)?;
+    device.pool = Some(pool.clone());
 
     let mut request = if with_rss && queues > 1 { rss::Request::for_device(&info) } else { None };
-    let offloads = Offloads::choose(config, &info, &pool, request.is_some());
+    let offloads = Offloads::choose(config, &info, pool, request.is_some());
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.offloads = offloads.rx;
     conf.txmode.offloads = offloads.tx;
@@ -51,13 +38,14 @@ pub(super) fn setup(
         conf.rx_adv_conf.rss_conf = request.conf();
     }
     let (rc, log) = with_log(|| {
-        // SAFETY: as above.
+        // SAFETY: here and below: the port is attached and ours, and not started; nobody else knows
+        // it. Structures are DPDK's own and outlive the calls.
         unsafe { sys::rte_eth_dev_configure(id, queues, queues, &raw const conf) }
     });
     if rc < 0 {
         return Err(DpdkError::call(format!("{name}: cannot configure"), rc, log, ""));
     }
-    let (rx_desc, tx_desc) = setup_queues(&name, id, config, queues, &info, &conf, &pool)?;
+    let (rx_desc, tx_desc) = setup_queues(&name, id, config, queues, &info, &conf, pool)?;
     tolerate(&name, "set the MTU", || {
         // SAFETY: as above.
         unsafe { sys::rte_eth_dev_set_mtu(id, conf.rxmode.mtu as u16) }
@@ -88,17 +76,25 @@ pub(super) fn setup(
         tx_desc,
         mtu: granted_mtu(id, config.mtu),
         mac: granted_mac(id),
-        socket,
+        socket: device.socket(),
+        pool_socket: pool.config().socket,
         rss,
     })
 }
 
-fn granted_queues(
-    name: &str,
-    config: &PortConfig,
-    info: &sys::rte_eth_dev_info,
-) -> Result<u16, DpdkError> {
-    let none = |direction| DpdkError::NoQueues { device: name.to_owned(), direction };
+/// What the device says that it can do.
+fn offered(device: &Device) -> Result<sys::rte_eth_dev_info, DpdkError> {
+    let mut info = sys::rte_eth_dev_info::default();
+    // SAFETY: the port is attached and ours; the structure is DPDK's own and outlives the call.
+    let rc = unsafe { sys::rte_eth_dev_info_get(device.id(), &raw mut info) };
+    check(&format!("{}: cannot ask what the device offers", device.name), rc, "")?;
+    Ok(info)
+}
+
+/// Queue pairs: as many as wanted, if the device has them.
+pub(super) fn granted_queues(device: &Device, config: &PortConfig) -> Result<u16, DpdkError> {
+    let info = offered(device)?;
+    let none = |direction| DpdkError::NoQueues { device: device.name.clone(), direction };
     match (info.max_rx_queues, info.max_tx_queues) {
         (0, _) => Err(none("receive")),
         (_, 0) => Err(none("transmit")),
