@@ -23,6 +23,7 @@
 mod adopt;
 mod build;
 mod burst;
+mod compiled;
 mod create;
 mod engine;
 mod fib;
@@ -54,7 +55,7 @@ mod view;
 mod wheel;
 
 pub use adopt::{FlowKey, FlowMapping, FlowPhase, SharingLimits};
-pub use build::{BuildError, MAX_BACKENDS_OF_SERVICE, MAX_PORTS, MAX_SLOTS, Tables};
+pub use build::{Anew, BuildError, MAX_BACKENDS_OF_SERVICE, MAX_PORTS, MAX_SLOTS, Tables};
 pub use engine::{Engine, EngineConfig, Origin, unresolved};
 pub use stats::{Usage, WorkerStats};
 pub use steering::Steering;

@@ -52,6 +52,17 @@ impl Schedule {
         Self::Maglev { table, backends: usable.iter().map(|backend| backend.id).collect() }
     }
 
+    /// Whether it has a Maglev table that is not that of `other`.
+    pub fn has_new_table(&self, other: Option<&Schedule>) -> bool {
+        match (self, other) {
+            (Self::Maglev { table, .. }, Some(Self::Maglev { table: old, .. })) => {
+                !Arc::ptr_eq(table, old)
+            }
+            (Self::Maglev { .. }, _) => true,
+            (Self::RoundRobin(_), _) => false,
+        }
+    }
+
     /// The backend for a new flow. `hash`: of the flow, the same on every node. `turn`: this
     /// worker's place in the round, advanced when it is used. `None`: no backend takes flows.
     pub fn pick(&self, hash: u64, turn: &mut u32) -> Option<BackendId> {

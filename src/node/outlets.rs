@@ -47,7 +47,8 @@ impl Outputs for Outlets {
     fn tables(&mut self, spec: &TablesSpec) -> bool {
         match Tables::build(spec, Some(&self.published.load())) {
             Ok(tables) => {
-                tracing::debug!(epoch = spec.epoch, "tables published");
+                let anew = tables.anew();
+                tracing::debug!(epoch = spec.epoch, ?anew, "tables published");
                 self.published.publish(Arc::new(tables));
                 self.rules.follow(&spec.lips);
                 true
