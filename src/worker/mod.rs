@@ -7,6 +7,7 @@
 //! Accounting, at every moment between turns:
 //! received (ports, kernel, other workers) = transmitted + to kernel + handed over + dropped + parked.
 
+mod control;
 mod idle;
 mod parked;
 mod probe;
@@ -28,6 +29,7 @@ use crate::forward::{
 use crate::packet::Frame;
 use crate::port::{BURST, Burst, Queue};
 use arrayvec::ArrayVec;
+use control::Gate;
 use idle::Idle;
 use parked::Parked;
 use ring::{Errand, Parcel};
@@ -111,6 +113,8 @@ struct PortEnd<Q: Queue> {
     queues: PortQueues<Q>,
     to_wire: Burst<Q::Frame>,
     to_kernel: Burst<Q::Frame>,
+    /// What the wire has not taken yet.
+    from_kernel: Burst<Q::Frame>,
 }
 
 struct Scan {
@@ -129,6 +133,7 @@ pub struct Worker<Q: Queue> {
     ports: Vec<PortEnd<Q>>,
     rings: Rings<Q::Frame>,
     parked: Parked<Q::Frame>,
+    gate: Gate,
     rx: Burst<Q::Frame>,
     verdicts: ArrayVec<Verdict, BURST>,
     published: Arc<Published>,
@@ -153,7 +158,12 @@ impl<Q: Queue> Worker<Q> {
         let mut engine = parts.engine;
         engine.set_tables(&tables);
         parts.shared.epoch.store(tables.epoch(), Ordering::Release);
-        let end = |queues| PortEnd { queues, to_wire: Burst::new(), to_kernel: Burst::new() };
+        let end = |queues| PortEnd {
+            queues,
+            to_wire: Burst::new(),
+            to_kernel: Burst::new(),
+            from_kernel: Burst::new(),
+        };
         Self {
             id: parts.id,
             engine,
@@ -161,6 +171,7 @@ impl<Q: Queue> Worker<Q> {
             ports: parts.ports.into_iter().map(end).collect(),
             rings: parts.rings,
             parked: Parked::new(),
+            gate: Gate::new(),
             rx: Burst::new(),
             verdicts: ArrayVec::new(),
             published: parts.published,
@@ -193,12 +204,9 @@ impl<Q: Queue> Worker<Q> {
     /// One turn of the loop. Returns how many frames it took in.
     pub fn turn(&mut self, now: Now) -> usize {
         self.take_tables();
-        let mut work = 0;
+        let mut work = self.serve_control(now);
         for index in 0..self.ports.len() {
-            let port = PortId(index as u16);
-            // What the kernel sends is ours to keep alive (BGP, BFD, ARP) and little: serve it first.
-            work += self.receive_from_kernel(port);
-            work += self.receive(port, now);
+            work += self.receive(PortId(index as u16), now);
         }
         work += self.receive_handed_over(now);
         self.engine.tick(&self.tables, now);
@@ -231,21 +239,6 @@ impl<Q: Queue> Worker<Q> {
         received
     }
 
-    /// Frames from the kernel leave as they are: it has addressed them itself.
-    fn receive_from_kernel(&mut self, port: PortId) -> usize {
-        let end = &mut self.ports[usize::from(port.0)];
-        let Some(control) = &mut end.queues.control else { return 0 };
-        let received = control.rx_burst(&mut self.rx);
-        if received > 0 {
-            self.shared.stats.from_kernel.add(received as u64, bytes(&self.rx));
-            let mut burst = std::mem::take(&mut self.rx);
-            for frame in burst.drain(..) {
-                self.transmit(port, frame);
-            }
-        }
-        received
-    }
-
     /// Frames from other workers, at most a burst of each, forwarded in runs of the same port.
     fn receive_handed_over(&mut self, now: Now) -> usize {
         let mut received = 0;
@@ -256,7 +249,7 @@ impl<Q: Queue> Worker<Q> {
                 received += 1;
                 match errand {
                     Errand::Transmit(port) => self.transmit(port, frame),
-                    Errand::Kernel(port) => self.give_to_kernel(port, frame),
+                    Errand::Kernel(port) => self.give_to_kernel(port, frame, now),
                     Errand::Forward(port) => {
                         if port != run {
                             self.forward_handed_over(run, now);
@@ -326,7 +319,7 @@ impl<Q: Queue> Worker<Q> {
     fn carry_out(&mut self, verdict: Verdict, from: PortId, frame: Q::Frame, now: Now) {
         match verdict {
             Verdict::Transmit { port } => self.transmit(port, frame),
-            Verdict::Kernel => self.give_to_kernel(from, frame),
+            Verdict::Kernel => self.give_to_kernel(from, frame, now),
             Verdict::Handover { worker } => {
                 self.hand_over(worker, Errand::Forward(from), frame, DropReason::HandoverFull);
             }
@@ -351,18 +344,6 @@ impl<Q: Queue> Worker<Q> {
             self.flush_wire(port);
         }
         self.ports[usize::from(port.0)].to_wire.push(frame);
-    }
-
-    fn give_to_kernel(&mut self, port: PortId, frame: Q::Frame) {
-        let end = &mut self.ports[usize::from(port.0)];
-        if end.queues.control.is_none() {
-            let owner = end.queues.control_owner;
-            return self.hand_over(owner, Errand::Kernel(port), frame, DropReason::KernelFull);
-        }
-        if end.to_kernel.is_full() {
-            self.flush_kernel(port);
-        }
-        self.ports[usize::from(port.0)].to_kernel.push(frame);
     }
 
     fn hand_over(&mut self, to: WorkerId, errand: Errand, frame: Q::Frame, full: DropReason) {
@@ -431,17 +412,6 @@ impl<Q: Queue> Worker<Q> {
         if let (Some(wire), false) = (&mut end.queues.wire, end.to_wire.is_empty()) {
             let waiting = bytes(&end.to_wire);
             send_all(wire, &mut end.to_wire, waiting, &self.shared.stats);
-        }
-    }
-
-    fn flush_kernel(&mut self, port: PortId) {
-        let end = &mut self.ports[usize::from(port.0)];
-        if let (Some(control), false) = (&mut end.queues.control, end.to_kernel.is_empty()) {
-            let waiting = bytes(&end.to_kernel);
-            let (frames, bytes) = send(control, &mut end.to_kernel, waiting);
-            self.shared.stats.to_kernel.add(frames, bytes);
-            self.shared.stats.count_drops(DropReason::KernelFull, end.to_kernel.len() as u64);
-            end.to_kernel.clear();
         }
     }
 

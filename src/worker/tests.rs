@@ -1,6 +1,7 @@
 //! The real loop over ports made of memory: what comes out where, and that no frame is lost
 //! unaccounted.
 
+mod control;
 mod nic;
 
 use super::*;
@@ -10,7 +11,7 @@ use crate::forward::tables::{
 };
 use crate::forward::{EngineConfig, Steering};
 use crate::packet::build::{self, Link};
-use crate::port::memory::{MemoryQueue, pair};
+use crate::port::memory::{MemoryFrame, MemoryQueue, pair};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use tokio::sync::mpsc;
