@@ -30,6 +30,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_(get_port_by_name|adjust_nb_rx_tx_desc)",
     "rte_eth_dev_(get_mtu|set_mtu|default_mac_addr_set)",
     "rte_eth_dev_(rss_reta_update|rss_reta_query|rss_hash_conf_get)",
+    "rte_eth_dev_rx_intr_(ctl_q_get_fd|enable|disable)",
     "rte_eth_(rx|tx)_queue_setup",
     "rte_eth_(macaddr_get|promiscuous_enable|allmulticast_enable)",
     "rte_eth_(stats_get|xstats_get|xstats_get_names)",

@@ -57,8 +57,10 @@ pub enum PollMode {
     Throughput,
     /// Spin, transmit at once.
     Latency,
-    /// Spin while there is work, sleep when idle.
+    /// Spin while there is work, sleep when idle; wake up by receive interrupts where that was tried.
     Adaptive,
+    /// The same, with receive interrupts wherever the driver has them.
+    Interrupt,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

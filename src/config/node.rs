@@ -70,6 +70,7 @@ pub(super) fn dataplane(root: &Table<'_>) -> Dataplane {
     let poll = table.get("poll").and_then(|field| {
         field.choice(&[
             ("adaptive", PollMode::Adaptive),
+            ("interrupt", PollMode::Interrupt),
             ("latency", PollMode::Latency),
             ("throughput", PollMode::Throughput),
         ])

@@ -5,14 +5,14 @@ use super::owner::{DrainScope, Owner};
 use super::state::{BackendState, ServiceState};
 use crate::api::model::{
     AnnounceInfo, BackendInfo, BackendState as BackendWord, DrainInfo, DrainPhase, DropInfo,
-    FlowMemoryInfo, FlowMemoryKind, Health, HealthState, ServiceInfo, Traffic, VipStatus,
+    FlowMemoryInfo, FlowMemoryKind, Health, HealthState, IdleKind, ServiceInfo, Traffic, VipStatus,
     WorkerInfo,
 };
 use crate::config::model::OnNoBackend;
 use crate::config::{show_bit_rate, show_extended_community};
 use crate::forward::{DropReason, Usage, WorkerStats};
 use crate::health::{Target, TargetStatus};
-use crate::worker::{FlowMemory, Place, Shared};
+use crate::worker::{FlowMemory, Place, Rest, Shared};
 use ipnet::IpNet;
 use routing::OspfKind;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -203,12 +203,19 @@ pub fn workers(owner: &Owner, workers: &Workers, now_ns: u64, busy: &[f64]) -> V
             let view = owner.state().workers.get(usize::from(id)).copied().unwrap_or_default();
             let beat = worker.beat_ns.load(Ordering::Acquire);
             let place = worker.place.get();
+            let (rest, idle_reason) = worker.rest();
             let per_backend = stats.local_ports_v4.get() + stats.local_ports_v6.get();
             WorkerInfo {
                 id,
                 core: worker.core,
                 numa_node: place.and_then(|place| place.node),
                 flow_memory: place.map(flow_memory),
+                idle: Some(match rest {
+                    Rest::Spins => IdleKind::Spin,
+                    Rest::Sleeps => IdleKind::Sleep,
+                    Rest::WakesUp => IdleKind::Interrupt,
+                }),
+                idle_reason,
                 hint: place.and_then(Place::hint).unwrap_or_default(),
                 beat_age_ms: now_ns.saturating_sub(beat) / 1_000_000,
                 stalled: view.stalled,

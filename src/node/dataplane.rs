@@ -12,8 +12,8 @@ use crate::forward::steering::{Mode, PortSteering};
 use crate::forward::tables::{PortId, PortSpec, WorkerId};
 use crate::forward::{Engine, EngineConfig, Now, SharingLimits, Steering, Tables, WorkerStats};
 use crate::port::dpdk::{
-    Attached, DpdkPort, DpdkQueue, Eal, EalConfig, NodeMemory, PortConfig, TscClock, WorkerThread,
-    pin_current_thread,
+    Attached, DpdkPort, DpdkQueue, Eal, EalConfig, Interrupts, NodeMemory, PortConfig, TscClock,
+    WorkerThread, pin_current_thread,
 };
 use crate::worker::sharing::{self, TaskEnd, WorkerEnd};
 use crate::worker::{
@@ -94,7 +94,8 @@ impl Opened {
         let wires: Vec<Attached> = configured
             .iter()
             .map(|port| {
-                DpdkPort::attach(&eal, &wire_config(port, queues)).with_context(|| name(port))
+                let poll = config.dataplane.poll;
+                DpdkPort::attach(&eal, &wire_config(port, queues, poll)).with_context(|| name(port))
             })
             .collect::<Result<_>>()?;
         let pools = pools(&eal, config, &wires)?;
@@ -102,7 +103,8 @@ impl Opened {
             .zip(&configured)
             .zip(wires.into_iter().zip(pools))
             .map(|((index, port), (wire, pool))| {
-                open_port(&eal, wire, pool, index, port).with_context(|| name(port))
+                let poll = config.dataplane.poll;
+                open_port(&eal, wire, pool, index, port, poll).with_context(|| name(port))
             })
             .collect::<Result<_>>()?;
         let choice = steering::probe(config, &ports);
@@ -332,6 +334,7 @@ fn open_port(
     buffers: PortPool,
     index: u16,
     port: &model::Port,
+    poll: model::PollMode,
 ) -> Result<OpenPort> {
     let wire = wire.start(&buffers.pool)?;
     let info = wire.info();
@@ -345,6 +348,7 @@ fn open_port(
         buffers = buffers.shown.mbufs,
         buffers_on = buffers.shown.node,
         why = buffers.shown.why,
+        interrupts = ?info.interrupts,
         "port open"
     );
     let plan = kni::control::plan(&kni::control::Spec {
@@ -363,6 +367,7 @@ fn open_port(
         mtu: port.mtu,
         // The kernel's frames have their checksums, and it verifies those that it gets.
         checksum_offload: false,
+        interrupts: interrupts(poll),
         ..PortConfig::new(model::Device::Vdev(plan.vdev))
     };
     let control = DpdkPort::open(eal, &control_config, std::slice::from_ref(&buffers.pool))
@@ -380,6 +385,20 @@ fn open_port(
     })
 }
 
-fn wire_config(port: &model::Port, queues: u16) -> PortConfig {
-    PortConfig { queues, mtu: port.mtu, mac: port.mac, ..PortConfig::new(port.device.clone()) }
+fn wire_config(port: &model::Port, queues: u16, poll: model::PollMode) -> PortConfig {
+    PortConfig {
+        queues,
+        mtu: port.mtu,
+        mac: port.mac,
+        interrupts: interrupts(poll),
+        ..PortConfig::new(port.device.clone())
+    }
+}
+
+fn interrupts(poll: model::PollMode) -> Interrupts {
+    match poll {
+        model::PollMode::Adaptive => Interrupts::Tried,
+        model::PollMode::Interrupt => Interrupts::Any,
+        model::PollMode::Latency | model::PollMode::Throughput => Interrupts::No,
+    }
 }

@@ -4,7 +4,8 @@ use super::dataplane::OpenPort;
 use super::steering::RulesShown;
 use super::task::LinkProbe;
 use crate::api::model::{
-    BuffersInfo, ControlInfo, ControlInterface, PortInfo, PortStats, SteeringInfo, SteeringMode,
+    BuffersInfo, ControlInfo, ControlInterface, InterruptsInfo, PortInfo, PortStats, SteeringInfo,
+    SteeringMode,
 };
 use crate::config::model::Device;
 use crate::forward::steering::{Mode, PortSteering};
@@ -64,8 +65,10 @@ fn fixed(port: &OpenPort) -> PortInfo {
                 kni::control::Kind::Tap => ControlInterface::Tap,
             },
             reason: port.control_why.clone(),
+            rx_interrupts: Some(interrupts(&port.control)),
         }),
         steering: steering(port),
+        rx_interrupts: Some(interrupts(&port.wire)),
         caps: caps(info.caps),
         stats: PortStats::default(),
     }
@@ -90,6 +93,11 @@ fn now(mut port: PortInfo, wire: &DpdkPort) -> PortInfo {
         };
     }
     port
+}
+
+fn interrupts(port: &DpdkPort) -> InterruptsInfo {
+    let wanting = port.info().interrupts.as_ref().err();
+    InterruptsInfo { in_use: wanting.is_none(), reason: wanting.cloned().unwrap_or_default() }
 }
 
 fn steering(port: &OpenPort) -> SteeringInfo {

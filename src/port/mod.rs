@@ -11,6 +11,7 @@ pub mod pcap;
 
 use crate::packet::Frame;
 use arrayvec::ArrayVec;
+use std::os::fd::BorrowedFd;
 
 /// Most frames a burst carries.
 pub const BURST: usize = 64;
@@ -39,4 +40,14 @@ pub trait Queue: Send {
     /// Send from the front; what the port did not take stays in `burst`, in order. Returns how
     /// many were taken. Never blocks.
     fn tx_burst(&mut self, burst: &mut Burst<Self::Frame>) -> usize;
+
+    /// A descriptor that becomes readable when a frame arrives while the queue is armed; not to be
+    /// read. `None`: the port cannot tell, so look.
+    fn arrivals(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Have [`Queue::arrivals`] tell from now on, or no longer. Frames that are there already may go
+    /// untold.
+    fn arm(&mut self, _on: bool) {}
 }

@@ -7,6 +7,7 @@
 //! Accounting, at every moment between turns:
 //! received (ports, kernel, other workers) = transmitted + to kernel + handed over + dropped + parked.
 
+mod alarm;
 mod control;
 mod idle;
 mod parked;
@@ -17,6 +18,7 @@ pub mod sharing;
 #[cfg(test)]
 mod tests;
 
+pub use idle::Rest;
 pub use parked::Neighbour;
 pub use ring::Rings;
 pub use shared::{FlowMemory, Place, Published, Shared};
@@ -28,6 +30,7 @@ use crate::forward::{
 };
 use crate::packet::Frame;
 use crate::port::{BURST, Burst, Queue};
+use alarm::Alarm;
 use arrayvec::ArrayVec;
 use control::Gate;
 use idle::Idle;
@@ -144,6 +147,8 @@ pub struct Worker<Q: Queue> {
     wanted_neighbours: tokio::sync::mpsc::Sender<Neighbour>,
     sharing: Option<sharing::WorkerEnd>,
     idle: Idle,
+    /// `None`: its ports do not tell when frames come, or it does not wait.
+    alarm: Option<Alarm>,
 }
 
 impl<Q: Queue> std::fmt::Debug for Worker<Q> {
@@ -164,7 +169,7 @@ impl<Q: Queue> Worker<Q> {
             to_kernel: Burst::new(),
             from_kernel: Burst::new(),
         };
-        Self {
+        let mut worker = Self {
             id: parts.id,
             engine,
             tables,
@@ -182,7 +187,10 @@ impl<Q: Queue> Worker<Q> {
             wanted_neighbours: parts.wanted_neighbours,
             sharing: parts.sharing,
             idle: Idle::new(parts.poll, parts.max_sleep),
-        }
+            alarm: None,
+        };
+        worker.set_alarm();
+        worker
     }
 
     /// Turn until told to stop. `clock` is monotonic and the same for all workers.
@@ -196,8 +204,8 @@ impl<Q: Queue> Worker<Q> {
                 self.shared.busy_ns.store(busy, Ordering::Relaxed);
             }
             self.shared.beat_ns.store(end.0, Ordering::Release);
-            let slept = self.idle.after_turn(found_work);
-            start = if slept { clock() } else { end };
+            let rested = self.rest(found_work);
+            start = if rested { clock() } else { end };
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Every field is written by one side only, with plain stores; nobody waits for anybody.
 
+use super::idle::Rest;
 use crate::forward::{Tables, WorkerStats};
 use arc_swap::ArcSwap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The latest tables. Written by `control`, taken by workers between bursts.
 #[derive(Debug)]
@@ -101,6 +102,8 @@ pub struct Shared {
     pub probe_answered: AtomicU64,
     /// Leave the loop.
     pub stop: AtomicBool,
+    /// What it does when idle, and why. Written by the worker, hardly ever.
+    rest: Mutex<(Rest, String)>,
 }
 
 impl Shared {
@@ -115,7 +118,17 @@ impl Shared {
             probe_asked: AtomicU64::new(0),
             probe_answered: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            rest: Mutex::new((Rest::Spins, "it has not begun yet".to_owned())),
         }
+    }
+
+    /// What it does when idle, and why.
+    pub fn rest(&self) -> (Rest, String) {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn rests(&self, rest: Rest, why: String) {
+        *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = (rest, why);
     }
 }
 

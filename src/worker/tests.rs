@@ -3,6 +3,7 @@
 
 mod control;
 mod nic;
+mod rest;
 
 use super::*;
 use crate::forward::tables::{

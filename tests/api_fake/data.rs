@@ -3,8 +3,9 @@
 use dunlin::api::model::{
     BackendInfo, BackendState, BgpSummary, BuffersInfo, ClusterDatagrams, ClusterInfo,
     ClusterPeerInfo, ConfigInfo, ControlInfo, ControlInterface, DropInfo, FlowInfo, FlowMemoryInfo,
-    FlowMemoryKind, FlowState, Health, HealthState, PortInfo, PortStats, ReloadResult, ServiceInfo,
-    SharedFlows, Status, SteeringInfo, SteeringMode, Traffic, VipStatus, WorkerInfo,
+    FlowMemoryKind, FlowState, Health, HealthState, IdleKind, InterruptsInfo, PortInfo, PortStats,
+    ReloadResult, ServiceInfo, SharedFlows, Status, SteeringInfo, SteeringMode, Traffic, VipStatus,
+    WorkerInfo,
 };
 use dunlin::forward::tables::{Protocol, Scheduler};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -81,6 +82,8 @@ fn worker(id: u16, core: u16) -> WorkerInfo {
             numa_node: Some(0),
             reason: String::new(),
         }),
+        idle: Some(IdleKind::Interrupt),
+        idle_reason: "2 of its 4 queues have receive interrupts".to_owned(),
         hint: String::new(),
         beat_age_ms: 3,
         stalled: false,
@@ -108,6 +111,8 @@ fn workers() -> Vec<WorkerInfo> {
             numa_node: None,
             reason: why.to_owned(),
         }),
+        idle: Some(IdleKind::Spin),
+        idle_reason: "as configured".to_owned(),
         hint: format!("flows in ordinary memory: {why}"),
         beat_age_ms: 1_240,
         stalled: true,
@@ -306,6 +311,10 @@ pub fn ports() -> Vec<PortInfo> {
             interface: "net0".to_owned(),
             kind: ControlInterface::VhostNet,
             reason: "/dev/vhost-net opens".to_owned(),
+            rx_interrupts: Some(InterruptsInfo {
+                in_use: false,
+                reason: "net_virtio_user cannot have them safely".to_owned(),
+            }),
         }),
         steering: SteeringInfo {
             mode: SteeringMode::FlowRule,
@@ -313,6 +322,7 @@ pub fn ports() -> Vec<PortInfo> {
             flow_rules: 16,
             flow_rules_refused: 0,
         },
+        rx_interrupts: Some(InterruptsInfo { in_use: true, reason: String::new() }),
         caps: ["rx-ipv4-checksum", "rx-l4-checksum", "tx-ipv4-checksum", "tx-l4-checksum", "rss"]
             .map(str::to_owned)
             .to_vec(),
@@ -346,6 +356,7 @@ pub fn ports() -> Vec<PortInfo> {
             interface: "net1".to_owned(),
             kind: ControlInterface::Tap,
             reason: "/dev/vhost-net is missing".to_owned(),
+            rx_interrupts: Some(InterruptsInfo { in_use: true, reason: String::new() }),
         }),
         steering: SteeringInfo {
             mode: SteeringMode::Software,
@@ -353,6 +364,10 @@ pub fn ports() -> Vec<PortInfo> {
             flow_rules: 0,
             flow_rules_refused: 0,
         },
+        rx_interrupts: Some(InterruptsInfo {
+            in_use: false,
+            reason: "net1: queue 0 has no interrupt: Operation not supported (95)".to_owned(),
+        }),
         caps: Vec::new(),
         stats: PortStats::default(),
         ..first.clone()

@@ -2,8 +2,9 @@
 
 use super::{eal, eventually, open, vdev};
 use dunlin::packet::Frame;
-use dunlin::port::dpdk::{DpdkPort, Eal, Mbuf, Mempool, PoolConfig, PortConfig};
+use dunlin::port::dpdk::{DpdkPort, Eal, Interrupts, Mbuf, Mempool, PoolConfig, PortConfig};
 use dunlin::port::{Burst, Queue};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::net::{TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
@@ -71,6 +72,70 @@ fn tap_both_ways(eal: &Eal) {
     let links = String::from_utf8_lossy(&links.stdout).into_owned();
     assert!(!links.contains("wan0"), "the interface goes with its port: {links}");
     assert_eq!(pool.available(), 4095);
+}
+
+/// The descriptor of a TAP's queue tells of every frame, and of nothing else; drivers without
+/// interrupts are refused with the reason, and work.
+#[test]
+#[ignore = "needs root: cargo xtask test dpdk"]
+fn a_tap_tells_when_a_frame_arrives() {
+    let eal = eal();
+    thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+        wakes_by_tap(eal);
+    })
+    .join()
+    .expect("no panic");
+}
+
+fn wakes_by_tap(eal: &Eal) {
+    let pool = Mempool::new(eal, PoolConfig { mbufs: 8191, ..PoolConfig::default() }).unwrap();
+    let pools = std::slice::from_ref(&pool);
+    let with = |device: &str, interrupts| PortConfig { interrupts, ..vdev(device) };
+    let config = with("net_tap30,iface=wan30", Interrupts::Tried);
+    let port = DpdkPort::open(eal, &config, pools).expect("opens");
+    assert_eq!(port.info().interrupts, Ok(()));
+    // Nothing of its own accord: no router solicitations.
+    ip("link set wan30 addrgenmode none");
+    ip("link set wan30 up");
+    ip("addr add 10.9.30.1/24 dev wan30");
+    ip("neigh replace 10.9.30.2 lladdr 02:00:00:00:00:02 dev wan30");
+    let mut queue = port.queue(0).expect("free");
+    let socket = UdpSocket::bind("10.9.30.1:0").expect("address is up");
+    for _ in 0..3 {
+        queue.arm(true);
+        assert!(!readable(&queue, PollTimeout::ZERO), "nothing has come");
+        socket.send_to(b"to the wire", "10.9.30.2:7").expect("sent");
+        assert!(readable(&queue, PollTimeout::from(10_000_u16)), "told");
+        queue.arm(false);
+        drop(receive(&mut queue, 17));
+    }
+    let unasked = DpdkPort::open(eal, &vdev("net_tap31,iface=wan31"), pools).expect("opens");
+    assert!(unasked.queue(0).expect("free").arrivals().is_none());
+    assert!(unasked.info().interrupts.is_err());
+    for (interrupts, why) in [(Interrupts::Tried, "not tried with net_ring"), (Interrupts::Any, "")]
+    {
+        let port = DpdkPort::open(eal, &with("net_ring30", interrupts), pools).expect("opens");
+        let refused = port.info().interrupts.clone().expect_err("it has none");
+        assert!(!refused.is_empty() && refused.contains(why), "{refused}");
+        let mut queue = port.queue(0).expect("free");
+        assert!(queue.arrivals().is_none());
+        let mut burst = Burst::new();
+        burst.push(pool.alloc_from(&[1; 60]).expect("enough"));
+        assert_eq!((queue.tx_burst(&mut burst), queue.rx_burst(&mut burst)), (1, 1));
+    }
+}
+
+fn readable(queue: &impl Queue, at_most: PollTimeout) -> bool {
+    let line = queue.arrivals().expect("it has an interrupt");
+    let mut waiting = [PollFd::new(line, PollFlags::POLLIN)];
+    // SIGIO, by which the driver learns of frames, may end it early.
+    loop {
+        match poll(&mut waiting, at_most) {
+            Err(nix::errno::Errno::EINTR) => {}
+            ready => return ready.expect("poll") > 0,
+        }
+    }
 }
 
 fn ip(args: &str) {

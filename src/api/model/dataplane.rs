@@ -20,6 +20,18 @@ pub struct FlowMemoryInfo {
     pub reason: String,
 }
 
+word_enum! {
+    /// What a worker does when there is nothing to do.
+    IdleKind {
+        /// Looks again.
+        Spin => "spin",
+        /// Looks again after a while.
+        Sleep => "sleep",
+        /// The same, or as soon as a port has got a frame.
+        Interrupt => "interrupt",
+    }
+}
+
 /// One entry of `GET /v1/workers`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInfo {
@@ -32,6 +44,12 @@ pub struct WorkerInfo {
     /// `None`: the worker has not begun yet.
     #[serde(default)]
     pub flow_memory: Option<FlowMemoryInfo>,
+    /// `None`: a node of an earlier version.
+    #[serde(default)]
+    pub idle: Option<IdleKind>,
+    /// Why that: "as configured".
+    #[serde(default)]
+    pub idle_reason: String,
     /// What of this is slower than it could be; empty: nothing.
     #[serde(default)]
     pub hint: String,
@@ -74,6 +92,16 @@ pub struct ControlInfo {
     pub interface: String,
     pub kind: ControlInterface,
     /// Why this kind: "configured", "/dev/vhost-net is missing".
+    pub reason: String,
+    #[serde(default)]
+    pub rx_interrupts: Option<InterruptsInfo>,
+}
+
+/// Receive interrupts: idle workers can wait for frames.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterruptsInfo {
+    pub in_use: bool,
+    /// Why not; else empty.
     pub reason: String,
 }
 
@@ -140,6 +168,8 @@ pub struct PortInfo {
     /// `None`: the port has none.
     pub control: Option<ControlInfo>,
     pub steering: SteeringInfo,
+    #[serde(default)]
+    pub rx_interrupts: Option<InterruptsInfo>,
     /// Offloads in use: `rx-ipv4-checksum`, `rss`, …
     pub caps: Vec<String>,
     pub stats: PortStats,

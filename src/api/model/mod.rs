@@ -53,8 +53,8 @@ mod status;
 
 pub use cluster::{ClusterDatagrams, ClusterInfo, ClusterPeerInfo, SharedFlows};
 pub use dataplane::{
-    BuffersInfo, ControlInfo, ControlInterface, DropInfo, FlowMemoryInfo, FlowMemoryKind, PortInfo,
-    PortStats, SteeringInfo, SteeringMode, WorkerInfo,
+    BuffersInfo, ControlInfo, ControlInterface, DropInfo, FlowMemoryInfo, FlowMemoryKind, IdleKind,
+    InterruptsInfo, PortInfo, PortStats, SteeringInfo, SteeringMode, WorkerInfo,
 };
 pub use filter::{AddressFilter, BackendSelector, FLOW_LIMIT, FLOW_LIMIT_MAX, FlowFilter, Scope};
 pub use ospf::{

@@ -2,8 +2,8 @@
 
 use super::{Facts, printable, yes_no};
 use crate::api::model::{
-    BackendInfo, BackendState, BuffersInfo, DropInfo, FlowList, PortInfo, ServiceInfo,
-    SteeringMode, WorkerInfo, protocol_name,
+    BackendInfo, BackendState, BuffersInfo, DropInfo, FlowList, InterruptsInfo, PortInfo,
+    ServiceInfo, SteeringMode, WorkerInfo, protocol_name,
 };
 use crate::cli::human;
 use crate::cli::table::{Style, Table, Tone};
@@ -235,6 +235,9 @@ fn one_port(port: &PortInfo, style: Style) -> String {
         |c| format!("{} by {}: {}", printable(&c.interface), c.kind, printable(&c.reason)),
     );
     facts.add("Control", control);
+    facts.add("Interrupts", port.rx_interrupts.as_ref().map_or_else(String::new, interrupts));
+    let of_control = port.control.as_ref().and_then(|control| control.rx_interrupts.as_ref());
+    facts.add("of control", of_control.map_or_else(String::new, interrupts));
     let steering = &port.steering;
     facts.add("Steering", format!("{}: {}", steering.mode, printable(&steering.reason)));
     if steering.mode == SteeringMode::FlowRule {
@@ -244,6 +247,15 @@ fn one_port(port: &PortInfo, style: Style) -> String {
     let caps = if port.caps.is_empty() { "none".to_owned() } else { port.caps.join(", ") };
     facts.add("Offloads", printable(&caps));
     facts.render(style)
+}
+
+/// `in use`, or `none: UIO has none for each queue; vfio-pci has`.
+fn interrupts(interrupts: &InterruptsInfo) -> String {
+    if interrupts.in_use {
+        "in use".to_owned()
+    } else {
+        format!("none: {}", printable(&interrupts.reason))
+    }
 }
 
 /// `32,768 on NUMA node 0: where the port is`.
@@ -347,9 +359,13 @@ fn worker_places(workers: &[WorkerInfo], style: Style) -> String {
         .text("FLOW MEMORY")
         .number("ON NODE")
         .number("MISDIRECTED")
+        .text("WHEN IDLE")
         .prose("NOTE");
     for worker in workers {
         let memory = worker.flow_memory.as_ref();
+        let idle = worker
+            .idle
+            .map_or_else(String::new, |idle| format!("{idle}: {}", printable(&worker.idle_reason)));
         table
             .row()
             .cell(worker.id.to_string())
@@ -357,6 +373,7 @@ fn worker_places(workers: &[WorkerInfo], style: Style) -> String {
             .cell(memory.map_or("", |memory| memory.kind.word()))
             .cell(memory.map_or_else(String::new, |memory| node(memory.numa_node)))
             .cell(human::amount(worker.misdirected_packets))
+            .cell(idle)
             .toned(Tone::Warning, &worker.hint);
     }
     table.render(style)

@@ -2,6 +2,7 @@
 
 use super::eal::{Eal, c_string, with_log};
 use super::error::DpdkError;
+use super::interrupts::Line;
 use super::mempool::Mempool;
 use crate::config::model;
 use dpdk_sys as sys;
@@ -17,6 +18,8 @@ pub(super) struct Device {
     pub started: bool,
     /// One per queue: somebody holds it.
     pub taken: Box<[AtomicBool]>,
+    /// Receive interrupts, by queue. Empty: there are none.
+    pub lines: Vec<Line>,
     /// Drivers expect one control call at a time per port.
     control: Mutex<()>,
     /// Buffers in the device's rings belong to it.
@@ -70,6 +73,7 @@ impl Device {
             bus,
             started: false,
             taken: Box::default(),
+            lines: Vec::new(),
             control: Mutex::new(()),
             pool: None,
             _eal: eal.clone(),
@@ -84,6 +88,20 @@ impl Device {
     pub fn socket(&self) -> Option<u32> {
         // SAFETY: the device is attached.
         u32::try_from(unsafe { sys::rte_eth_dev_socket_id(self.id) }).ok()
+    }
+
+    /// The receive interrupt of a queue.
+    pub fn line(&self, queue: u16) -> Option<Line> {
+        self.lines.get(usize::from(queue)).copied()
+    }
+
+    /// Its driver in the kernel is one of UIO's.
+    pub fn is_behind_uio(&self) -> bool {
+        let driver =
+            std::fs::read_link(format!("/sys/bus/{}/devices/{}/driver", self.bus, self.name));
+        driver.is_ok_and(|driver| {
+            driver.file_name().and_then(|name| name.to_str()).is_some_and(|n| n.contains("uio"))
+        })
     }
 
     pub fn release(&self, queue: u16) {

@@ -7,10 +7,11 @@
 use super::device::Device;
 use super::eal::Eal;
 use super::error::{DpdkError, check};
+use super::interrupts::{self, Interrupts};
 use super::mempool::Mempool;
 use super::queue::DpdkQueue;
 use super::rss::Rss;
-use super::setup::{self, setup};
+use super::setup::{self, Ask, setup};
 use crate::config::model;
 use crate::forward::steering::PortOffer;
 use crate::forward::tables::Mac;
@@ -37,6 +38,8 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// Let the device verify and compute checksums where it can.
     pub checksum_offload: bool,
+    /// Let idle workers wait for frames.
+    pub interrupts: Interrupts,
 }
 
 impl PortConfig {
@@ -54,6 +57,7 @@ impl PortConfig {
             mac: None,
             promiscuous: false,
             checksum_offload: true,
+            interrupts: Interrupts::No,
         }
     }
 }
@@ -76,6 +80,8 @@ pub struct PortInfo {
     pub pool_socket: Option<u32>,
     /// How flows are spread over the queues; `None`: not by hash.
     pub rss: Option<Rss>,
+    /// Whether queues have receive interrupts, or why not.
+    pub interrupts: Result<(), String>,
 }
 
 impl PortInfo {
@@ -145,18 +151,35 @@ impl Attached {
     /// Configure the device and start it. What it receives comes in buffers of `pool`.
     pub fn start(self, pool: &Mempool) -> Result<DpdkPort, DpdkError> {
         let Self { mut device, config, .. } = self;
-        let mut info = setup(&mut device, &config, pool, true);
-        if info.is_err() && config.queues > 1 {
-            // Some virtual drivers claim RSS and fail when asked for it.
-            tracing::debug!(device = device.name, "trying without RSS");
+        let driver = setup::driver(&device)?;
+        let mut without = interrupts::refusal(&device, &driver, config.interrupts);
+        let refused = without.is_some();
+        // Some virtual drivers claim RSS and fail when asked for it. RSS is worth more than interrupts.
+        let attempts = [(true, true), (true, false), (false, true), (false, false)];
+        let mut failure = None;
+        for (rss, interrupts) in attempts {
+            if (interrupts && refused) || (!rss && config.queues <= 1) {
+                continue;
+            }
+            let error = match setup(&mut device, &config, pool, Ask { rss, interrupts }) {
+                Ok(mut info) => {
+                    info.interrupts =
+                        if interrupts { Ok(()) } else { Err(without.unwrap_or_default()) };
+                    device.taken = (0..info.queues).map(|_| AtomicBool::new(false)).collect();
+                    return Ok(DpdkPort { device: Arc::new(device), info: Arc::new(info) });
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(device = device.name, rss, interrupts, %error, "trying with less");
             device.stop();
-            if let Ok(without) = setup(&mut device, &config, pool, false) {
-                info = Ok(without);
+            if interrupts {
+                without = Some(error.to_string());
+            } else {
+                failure.get_or_insert(error);
             }
         }
-        let info = info?;
-        device.taken = (0..info.queues).map(|_| AtomicBool::new(false)).collect();
-        Ok(DpdkPort { device: Arc::new(device), info: Arc::new(info) })
+        // Of the first attempt without interrupts: the last always is one.
+        Err(failure.unwrap_or(DpdkError::NoPort { device: device.name.clone() }))
     }
 }
 

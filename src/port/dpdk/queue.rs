@@ -4,6 +4,7 @@ use super::device::Device;
 use super::mbuf::Mbuf;
 use crate::port::{BURST, Burst, Queue};
 use dpdk_sys as sys;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// A queue pair of a [`super::DpdkPort`]. Keeps the port open; given back when dropped.
@@ -65,5 +66,28 @@ impl Queue for DpdkQueue {
             burst.set_len(count - sent);
             sent
         }
+    }
+
+    fn arrivals(&self) -> Option<BorrowedFd<'_>> {
+        let line = self.device.line(self.queue)?;
+        // SAFETY: the driver keeps the descriptor open for as long as the port is started, which the
+        // device is for as long as self holds it.
+        Some(unsafe { BorrowedFd::borrow_raw(line.fd) })
+    }
+
+    fn arm(&mut self, on: bool) {
+        if self.device.line(self.queue).is_none_or(|line| !line.switched) {
+            return;
+        }
+        // SAFETY: the port is started, configured for receive interrupts, and the queue is ours alone.
+        let rc = unsafe {
+            if on {
+                sys::rte_eth_dev_rx_intr_enable(self.port, self.queue)
+            } else {
+                sys::rte_eth_dev_rx_intr_disable(self.port, self.queue)
+            }
+        };
+        // It worked when the port was opened. If not now, whoever waits finds out.
+        debug_assert_eq!(rc, 0, "queue {} of port {}", self.queue, self.port);
     }
 }

@@ -3,6 +3,7 @@
 use super::device::Device;
 use super::eal::with_log;
 use super::error::{DpdkError, check};
+use super::interrupts;
 use super::mempool::Mempool;
 use super::port::{PortConfig, PortInfo};
 use super::rss;
@@ -14,12 +15,19 @@ use std::ffi::CStr;
 /// Ethernet header, two VLAN tags and the frame check sequence, bytes.
 const FRAME_OVERHEAD: u32 = 14 + 8 + 4;
 
+/// What to ask of a device that it may refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub rss: bool,
+    pub interrupts: bool,
+}
+
 /// Configure and start an attached device.
 pub(super) fn setup(
     device: &mut Device,
     config: &PortConfig,
     pool: &Mempool,
-    with_rss: bool,
+    ask: Ask,
 ) -> Result<PortInfo, DpdkError> {
     let id = device.id();
     let name = device.name.clone();
@@ -27,12 +35,14 @@ pub(super) fn setup(
     let queues = granted_queues(device, config)?;
     device.pool = Some(pool.clone());
 
-    let mut request = if with_rss && queues > 1 { rss::Request::for_device(&info) } else { None };
+    let mut request = if ask.rss && queues > 1 { rss::Request::for_device(&info) } else { None };
     let offloads = Offloads::choose(config, &info, pool, request.is_some());
     let mut conf = sys::rte_eth_conf::default();
     conf.rxmode.offloads = offloads.rx;
     conf.txmode.offloads = offloads.tx;
     conf.rxmode.mtu = u32::from(config.mtu.clamp(info.min_mtu, info.max_mtu.max(info.min_mtu)));
+    conf.intr_conf.set_rxq(u32::from(ask.interrupts));
+    device.lines.clear();
     if let Some(request) = &mut request {
         conf.rxmode.mq_mode = sys::DPDK_SYS_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf = request.conf();
@@ -63,13 +73,22 @@ pub(super) fn setup(
         return Err(DpdkError::call(format!("{name}: cannot start"), rc, log, ""));
     }
     device.started = true;
+    let driver = driver(device)?;
+    if ask.interrupts {
+        // SAFETY: started, configured for interrupts, and still ours alone.
+        let (lines, log) = with_log(|| unsafe { interrupts::lines(&name, id, &driver, queues) });
+        if lines.is_err() {
+            tracing::debug!(device = name, ?log, "no receive interrupts");
+        }
+        device.lines = lines?;
+    }
     receive_filters(&name, id, config.promiscuous);
     // SAFETY: started, configured for RSS, and still ours alone.
     let rss = request.map(|_| unsafe { rss::spread(id, &info, queues) });
 
     Ok(PortInfo {
         device: name,
-        driver: c_text(info.driver_name),
+        driver,
         caps: offloads.caps(rss.is_some()),
         queues,
         rx_desc,
@@ -79,7 +98,13 @@ pub(super) fn setup(
         socket: device.socket(),
         pool_socket: pool.config().socket,
         rss,
+        interrupts: Err(String::new()),
     })
+}
+
+/// DPDK's name of the device's driver.
+pub(super) fn driver(device: &Device) -> Result<String, DpdkError> {
+    Ok(c_text(offered(device)?.driver_name))
 }
 
 /// What the device says that it can do.
