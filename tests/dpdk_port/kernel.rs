@@ -89,7 +89,7 @@ fn a_tap_tells_when_a_frame_arrives() {
 }
 
 fn wakes_by_tap(eal: &Eal) {
-    let pool = Mempool::new(eal, PoolConfig { mbufs: 8191, ..PoolConfig::default() }).unwrap();
+    let pool = Mempool::new(eal, PoolConfig { mbufs: 4095, ..PoolConfig::default() }).unwrap();
     let pools = std::slice::from_ref(&pool);
     let with = |device: &str, interrupts| PortConfig { interrupts, ..vdev(device) };
     let config = with("net_tap30,iface=wan30", Interrupts::Tried);

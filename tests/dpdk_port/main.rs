@@ -21,7 +21,8 @@ fn eal() -> &'static Eal {
     EAL.get_or_init(|| {
         let config = EalConfig {
             file_prefix: format!("dunlin-test-{}", std::process::id()),
-            memory_mib: 256,
+            // Pools are kept until the end of the process.
+            memory_mib: 320,
             ..EalConfig::default()
         };
         Eal::init(&config).expect("DPDK starts without hugepages")
@@ -112,7 +113,7 @@ fn a_registered_thread_has_its_own_cache_and_gives_everything_back() {
 #[test]
 fn a_pool_that_is_too_large_says_how_much_memory_it_takes() {
     let config = PoolConfig { mbufs: 1_000_000, ..PoolConfig::default() };
-    let error = Mempool::new(eal(), config).expect_err("256 MiB do not hold a million buffers");
+    let error = Mempool::new(eal(), config).expect_err("320 MiB do not hold a million buffers");
     let text = error.to_string();
     assert!(text.contains("1000000 packet buffers"), "{text}");
     assert!(text.contains("MiB of DPDK memory"), "{text}");

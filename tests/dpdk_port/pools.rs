@@ -10,7 +10,7 @@ use dunlin::port::{BURST, Burst, Queue};
 use std::sync::Arc;
 use std::thread;
 
-const MBUFS: u32 = 2047;
+const MBUFS: u32 = 511;
 
 fn pool_on(socket: Option<u32>) -> Mempool {
     let config = PoolConfig { mbufs: MBUFS, socket, ..PoolConfig::default() };
