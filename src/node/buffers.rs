@@ -1,5 +1,5 @@
-//! The pools of packet buffers that the node's ports receive into: planned by [`crate::port::buffers`],
-//! made here.
+//! The pools of packet buffers that the node's ports receive into: made here as
+//! [`crate::port::buffers`] plans.
 
 use super::places::node_of_core;
 use crate::appliance::host::Root;

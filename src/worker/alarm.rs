@@ -35,7 +35,8 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Of these descriptors, which must stay open as long as the alarm is used. `None`: there is none, or the kernel refuses one.
+    /// Of these descriptors, which must stay open as long as the alarm is used. `None`: there is none,
+    /// or the kernel refuses one.
     pub fn new(lines: &[BorrowedFd<'_>], whole: bool) -> Option<Self> {
         if lines.is_empty() {
             return None;

@@ -1,8 +1,8 @@
 //! A DPDK device, opened, configured and started.
 //!
 //! [`DpdkPort::attach`] finds a device, and [`Attached::start`] asks it for what the node wants and
-//! takes what it offers; what was granted is in [`PortInfo`]. The port runs until the last of its handles and queues is dropped,
-//! then it is stopped, closed and detached.
+//! takes what it offers; what was granted is in [`PortInfo`]. The port runs until the last of its
+//! handles and queues is dropped, then it is stopped, closed and detached.
 
 use super::device::Device;
 use super::eal::Eal;
