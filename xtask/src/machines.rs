@@ -40,8 +40,8 @@ pub fn rss() -> Result<()> {
 }
 
 /// The appliance boots, announces, upgrades, and refuses what it must. `reuse`: take the images that an
-/// earlier run built, if there are any.
-pub fn image(reuse: bool) -> Result<()> {
+/// earlier run built, if there are any. `step`: only this one of [`lab::appliance::STEPS`].
+pub fn image(reuse: bool, step: Option<&str>) -> Result<()> {
     setup::require_root("test-image")?;
     setup::install(Purpose::Demo)?;
     setup::install(Purpose::Image)?;
@@ -49,8 +49,16 @@ pub fn image(reuse: bool) -> Result<()> {
     let artifacts = artifacts(&cache, reuse)?;
     let accel = Accel::detect(&cache)?;
     let mut show = Show::begin(artifacts, accel, &cache.join("disks"))?;
-    match show.run() {
-        Ok(measured) => {
+    let shown = match step {
+        Some(step) => show.step(step).map(|()| None),
+        None => show.run().map(Some),
+    };
+    match shown {
+        Ok(None) => {
+            show.teller.end();
+            Ok(())
+        }
+        Ok(Some(measured)) => {
             show.teller.end();
             println!(
                 "power-on to VIP announced: {} ({}); upgrade, until the new version was kept: {}",
@@ -91,6 +99,11 @@ fn artifacts(cache: &Path, reuse: bool) -> Result<Artifacts> {
         fs::create_dir_all(&drop_in)?;
         let exec = "[Service]\nExecStart=\nExecStart=/usr/bin/dunlind --broken-on-purpose\n";
         fs::write(drop_in.join("broken.conf"), exec)?;
+        // It will not get well by waiting.
+        let impatient = exits.join("usr/lib/systemd/system/dunlin-health.service.d");
+        fs::create_dir_all(&impatient)?;
+        let timeout = "[Service]\nEnvironment=DUNLIN_HEALTH_TIMEOUT=60\n";
+        fs::write(impatient.join("impatient.conf"), timeout)?;
         let common = ["--quick", "--key-dir", path(&keys)?, "--out", path(&out)?];
         builder(&[&common[..], &["--only", "raw"]].concat())?;
         let bundle = [&common[..], &["--only", "bundle", "--version"]].concat();
