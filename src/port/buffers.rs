@@ -134,7 +134,8 @@ mod tests {
         let told = Surroundings { configured: Some(9000), ..AROUND };
         let lost = Surroundings { home: None, ..AROUND };
         let far = [port(Some(1), 4096), port(Some(0), 4096), port(Some(1), 65_536)];
-        let cases: [(&str, &[Demand], Surroundings, Vec<PoolPlan>, Vec<usize>); 8] = [
+        type Case<'c> = (&'c str, &'c [Demand], Surroundings, Vec<PoolPlan>, Vec<usize>);
+        let cases: [Case<'_>; 8] = [
             ("no port", &[], AROUND, vec![], vec![]),
             ("few need the usual", &far[1..2], AROUND, vec![pool(Some(0), USUAL, 6096)], vec![0]),
             (

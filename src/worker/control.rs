@@ -60,7 +60,8 @@ impl Class {
             ETHERTYPE_ARP => return Some(Self::Neighbour),
             ETHERTYPE_IPV4 => {
                 // Of a fragment but the first, what follows is no header.
-                let first = be16(frame, ip + 6)? & 0x1fff == 0;
+                let offset = be16(frame, ip + 6)? & 0x1fff;
+                let first = offset == 0;
                 let header = usize::from(frame.get(ip)? & 0x0f) * 4;
                 (first.then_some(*frame.get(ip + 9)?)?, ip + header)
             }
