@@ -83,7 +83,7 @@ impl Engine {
         let arrives = quoted.reversed();
         let hash = arrives.hash(&self.seed, protocol_number(transport));
         if self.workers > 1 && context.origin == Origin::Port {
-            let owner = self.owner(&context, transport, &arrives, hash, Asked::Error);
+            let owner = self.owner(&context, transport, &arrives, hash, Asked::ByAddresses);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
                 return Ok(Verdict::Handover { worker });
             }

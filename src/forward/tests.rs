@@ -2,6 +2,7 @@
 
 mod adoption;
 mod checks;
+mod fragments;
 
 use super::burst;
 use super::engine::Context;

@@ -5,9 +5,11 @@
 //! sends, frees and counts, by [`Verdict`].
 //!
 //! Accounting, at every moment between turns:
-//! received (ports, kernel, other workers) = transmitted + to kernel + handed over + dropped + parked.
+//! received (ports, kernel, other workers) = transmitted + to kernel + handed over + dropped + parked
+//! (waiting for a neighbour, or for the first fragment of a datagram).
 
 mod idle;
+mod kept;
 mod parked;
 mod probe;
 mod ring;
@@ -29,6 +31,7 @@ use crate::packet::Frame;
 use crate::port::{BURST, Burst, Queue};
 use arrayvec::ArrayVec;
 use idle::Idle;
+use kept::Kept;
 use parked::Parked;
 use ring::{Errand, Parcel};
 use std::sync::Arc;
@@ -122,6 +125,7 @@ pub struct Worker<Q: Queue> {
     ports: Vec<PortEnd<Q>>,
     rings: Rings<Q::Frame>,
     parked: Parked<Q::Frame>,
+    kept: Kept<Q::Frame>,
     rx: Burst<Q::Frame>,
     verdicts: ArrayVec<Verdict, BURST>,
     published: Arc<Published>,
@@ -154,6 +158,7 @@ impl<Q: Queue> Worker<Q> {
             ports: parts.ports.into_iter().map(end).collect(),
             rings: parts.rings,
             parked: Parked::new(),
+            kept: Kept::new(),
             rx: Burst::new(),
             verdicts: ArrayVec::new(),
             published: parts.published,
@@ -194,6 +199,9 @@ impl<Q: Queue> Worker<Q> {
             work += self.receive(port, now);
         }
         work += self.receive_handed_over(now);
+        if !self.kept.is_empty() {
+            self.serve_kept(now);
+        }
         self.engine.tick(&self.tables, now);
         self.expire_parked(now);
         self.flush();
@@ -292,7 +300,7 @@ impl<Q: Queue> Worker<Q> {
         let mut burst = std::mem::take(&mut self.rx);
         let verdicts = std::mem::take(&mut self.verdicts);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
-            self.carry_out(verdict, port, frame, now);
+            self.carry_out(verdict, (port, origin), frame, now);
         }
     }
 
@@ -316,7 +324,13 @@ impl<Q: Queue> Worker<Q> {
         true
     }
 
-    fn carry_out(&mut self, verdict: Verdict, from: PortId, frame: Q::Frame, now: Now) {
+    fn carry_out(
+        &mut self,
+        verdict: Verdict,
+        (from, origin): (PortId, Origin),
+        frame: Q::Frame,
+        now: Now,
+    ) {
         match verdict {
             Verdict::Transmit { port } => self.transmit(port, frame),
             Verdict::Kernel => self.give_to_kernel(from, frame),
@@ -327,6 +341,7 @@ impl<Q: Queue> Worker<Q> {
                 Some(neighbour) => self.park(frame, neighbour, now),
                 None => self.drop_frame(frame, DropReason::Unresolved),
             },
+            Verdict::Await { datagram } => self.keep(frame, datagram, (from, origin), now),
             // Counted by the engine.
             Verdict::Drop(_) => drop(frame),
         }
@@ -370,7 +385,7 @@ impl<Q: Queue> Worker<Q> {
             Ok(()) => {
                 // A full queue of wishes holds this one already or will be asked again.
                 let _ = self.wanted_neighbours.try_send(neighbour);
-                self.shared.stats.parked.set(self.parked.len() as u64);
+                self.show_waiting();
             }
             Err(frame) => self.drop_frame(frame, DropReason::Unresolved),
         }
@@ -386,14 +401,14 @@ impl<Q: Queue> Worker<Q> {
                 Verdict::Wait { .. } => return Some(frame),
                 Verdict::Transmit { port } => self.transmit(port, frame),
                 Verdict::Drop(_) => drop(frame),
-                Verdict::Kernel | Verdict::Handover { .. } => {
+                Verdict::Kernel | Verdict::Handover { .. } | Verdict::Await { .. } => {
                     self.drop_frame(frame, DropReason::NoRoute);
                 }
             }
             None
         });
         self.parked = parked;
-        self.shared.stats.parked.set(self.parked.len() as u64);
+        self.show_waiting();
     }
 
     fn expire_parked(&mut self, now: Now) {
@@ -403,8 +418,12 @@ impl<Q: Queue> Worker<Q> {
         let expired = self.parked.expire(now);
         if expired > 0 {
             self.shared.stats.count_drops(DropReason::Unresolved, expired as u64);
-            self.shared.stats.parked.set(self.parked.len() as u64);
+            self.show_waiting();
         }
+    }
+
+    fn show_waiting(&self) {
+        self.shared.stats.parked.set((self.parked.len() + self.kept.len()) as u64);
     }
 
     fn drop_frame(&mut self, frame: Q::Frame, reason: DropReason) {
