@@ -15,6 +15,7 @@ use super::stats::WorkerStats;
 use super::steering::Steering;
 use super::tables::{NextHopId, PortId, WorkerId};
 use super::time::{Now, Tick};
+use super::too_big::Answers;
 use super::tuple::{Family, Tuple, is_v6, protocol_number};
 use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
@@ -72,6 +73,7 @@ pub struct Engine {
     gauged: Tick,
     pub(super) parsed: Scratch,
     pub(super) fragments: Fragments,
+    pub(super) answers: Answers,
 }
 
 /// What holds for all frames of a burst.
@@ -108,6 +110,7 @@ impl Engine {
             gauged: Tick(0),
             parsed: Scratch::new(),
             fragments: Fragments::new(config.worker, config.workers, &seed),
+            answers: Answers::new(Tick(0)),
         }
     }
 

@@ -30,7 +30,7 @@ use crate::packet::checksum::Delta;
 use crate::packet::{Fragment, Frame, Malformed, PROTOCOL_TCP, PROTOCOL_UDP, offset};
 
 /// Next header of an IPv6 packet with a Fragment header.
-const FRAGMENT_HEADER: u8 = 44;
+pub(super) const FRAGMENT_HEADER: u8 = 44;
 
 /// What a worker needs for fragments.
 #[derive(Debug)]
@@ -121,6 +121,10 @@ impl Engine {
                 self.stats.fragments.add(1);
                 scatter::<A, N>(data, header, identification, first);
                 verdict
+            }
+            // As it came: what does not leave is not written.
+            Err(verdict @ Verdict::Drop(DropReason::TooBig)) if first => {
+                self.answer_too_big::<A, TCP, N>(context, data, &header).unwrap_or(verdict)
             }
             Err(verdict) => verdict,
         }

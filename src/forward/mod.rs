@@ -13,6 +13,7 @@
 //! | to a VIP or LIP, but nothing that can be translated | `Drop` |
 //! | ICMP echo to a VIP | answered: `Transmit` on the port it came from |
 //! | ICMP error about a packet of a flow | translated: `Transmit` |
+//! | too big for its way out, and not to be fragmented | answered by an ICMP error: `Transmit` |
 //! | other IP to one of our MACs: our own addresses, routing protocols | `Kernel` |
 //! | group or broadcast MAC: ARP, ND, OSPF | `Kernel` |
 //! | 802.1Q or 802.1ad tagged | `Kernel`: its VLAN interfaces; the packet path is untagged |
@@ -23,6 +24,7 @@
 //! dropped under their own reason, to anything else they are the kernel's.
 
 mod adopt;
+mod budget;
 mod build;
 mod burst;
 mod create;
@@ -51,6 +53,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod time;
+mod too_big;
 mod tuple;
 mod unusual;
 mod verdict;

@@ -112,6 +112,9 @@ pub struct WorkerStats {
     pub echo_replies: Counter,
     /// ICMP errors about a flow's packets that were translated. They count as transmitted too.
     pub icmp_errors: Counter,
+    /// Packets too big for their way out that became an ICMP error to their sender. They count as
+    /// transmitted too.
+    pub too_big_answers: Counter,
     /// Fragments that were translated. They count as transmitted too.
     pub fragments: Counter,
     /// Datagrams in fragments that made room for others in a full table: what follows of them is not
@@ -176,6 +179,7 @@ impl WorkerStats {
             drops: Default::default(),
             echo_replies: Counter::default(),
             icmp_errors: Counter::default(),
+            too_big_answers: Counter::default(),
             fragments: Counter::default(),
             datagrams_evicted: Counter::default(),
             flows: Counter::default(),

@@ -3,6 +3,7 @@
 mod adoption;
 mod checks;
 mod fragments;
+mod too_big;
 
 use super::burst;
 use super::engine::Context;

@@ -119,12 +119,16 @@ impl Engine {
         found: Entry,
         length: u64,
     ) -> Verdict {
-        match frame.data_mut().first_chunk_mut::<N>() {
-            Some(header) => {
-                self.translate_header::<A, TCP, N>(context, header, hash, found, length)
-            }
-            None => Verdict::Drop(DropReason::Truncated),
+        let data = frame.data_mut();
+        let Some(header) = data.first_chunk_mut::<N>() else {
+            return Verdict::Drop(DropReason::Truncated);
+        };
+        let verdict = self.translate_header::<A, TCP, N>(context, header, hash, found, length);
+        if verdict == Verdict::Drop(DropReason::TooBig) {
+            let header = *header;
+            return self.answer_too_big::<A, TCP, N>(context, data, &header).unwrap_or(verdict);
         }
+        verdict
     }
 
     /// The same, of its headers: those of a first fragment, too.

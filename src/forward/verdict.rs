@@ -98,7 +98,8 @@ drop_reasons! {
     NoRoute => "no-route",
     /// the neighbour did not resolve, or too many frames waited for it
     Unresolved => "unresolved",
-    /// larger than the MTU of the port it must leave by
+    /// larger than the MTU of the port it must leave by, and not answered by an ICMP error: it may be
+    /// fragmented on its way, or there were too many
     TooBig => "too-big",
     /// the port did not take it: its transmit queue is full
     TxFull => "tx-full",

@@ -3,7 +3,10 @@
 
 use super::{Bench, INNER, OUTER, frames::TestFrame, plain};
 use dunlin::forward::{Origin, Verdict};
-use dunlin::packet::{Checksum, Fragment, Frame, Kind, Other, RxMeta, destination, parse};
+use dunlin::packet::{
+    Checksum, Fragment, Frame, Kind, Other, PROTOCOL_ICMP, PROTOCOL_ICMPV6, RxMeta,
+};
+use dunlin::packet::{destination, parse};
 
 /// Any bytes as one frame: parsing and forwarding end, and a frame left to others is unchanged.
 pub fn frame(data: &[u8]) {
@@ -88,6 +91,15 @@ fn sent(after: &TestFrame, before: &[u8]) {
     use dunlin::packet::build::checksums_good;
     use dunlin::packet::checksum::checksum;
     let verified = after.rx_meta().ip_checksum != Checksum::Good;
+    let icmp = |frame: &[u8]| match frame[12..14] {
+        [0x86, 0xdd] => frame[20] == PROTOCOL_ICMPV6,
+        _ => frame[23] == PROTOCOL_ICMP,
+    };
+    // Too big for its way out: the answer is all ours.
+    if icmp(&after.bytes) && !icmp(before) {
+        assert!(checksums_good(&after.bytes));
+        return;
+    }
     if let Ok(Kind::OtherIp { v6, why: Other::Fragment }) = parse(before, before.len(), false) {
         let fragment = Fragment::read(before, v6).expect("what was translated is right");
         let now = Fragment::read(&after.bytes, v6).expect("and stays so");

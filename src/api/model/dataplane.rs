@@ -30,6 +30,9 @@ pub struct WorkerInfo {
     /// Of these, replies that the NIC should have given to the right worker and did not.
     #[serde(default)]
     pub misdirected_packets: u64,
+    /// Packets too big for their way out, answered by an ICMP error; they are among `tx_packets` too.
+    #[serde(default)]
+    pub too_big_answers: u64,
     /// Fragments translated; they are among `tx_packets` too.
     #[serde(default)]
     pub fragment_packets: u64,

@@ -5,31 +5,31 @@ use crate::forward::datagrams::LIFETIME;
 use crate::packet::Fragment;
 use crate::packet::build::{fragments, reassemble};
 
-const ACK: u8 = 0x10;
+pub(super) const ACK: u8 = 0x10;
 const SYN: u8 = 0x02;
 const SYN_ACK: u8 = 0x12;
 
 /// One worker that knows all neighbours, and no limit of length.
-struct Net {
+pub(super) struct Net {
     spec: TablesSpec,
     tables: Tables,
-    engine: Engine,
-    stats: Arc<WorkerStats>,
+    pub(super) engine: Engine,
+    pub(super) stats: Arc<WorkerStats>,
     now: Now,
 }
 
-fn backend(v6: bool) -> SocketAddr {
+pub(super) fn backend(v6: bool) -> SocketAddr {
     let ip: IpAddr = if v6 { "2001:db8:2::0:1".parse().unwrap() } else { [10, 2, 0, 1].into() };
     SocketAddr::new(ip, 8080)
 }
 
-fn service(v6: bool, tcp: bool) -> SocketAddr {
+pub(super) fn service(v6: bool, tcp: bool) -> SocketAddr {
     SocketAddr::new(vip(v6), if tcp { 80 } else { 53 })
 }
 
 impl Net {
     /// Every service has one backend, the same address for all of a family.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut spec = spec();
         spec.workers = 1;
         spec.ports[0].mtu = u16::MAX;
@@ -49,7 +49,7 @@ impl Net {
         Self { spec, tables, engine, stats, now: Now(7_000_000_000_000) }
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut TablesSpec)) {
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut TablesSpec)) {
         change(&mut self.spec);
         self.spec.epoch += 1;
         self.tables = Tables::build(&self.spec, Some(&self.tables)).unwrap();
@@ -68,39 +68,45 @@ impl Net {
         (verdict, frame)
     }
 
-    fn sent(&mut self, frame: &[u8]) -> Vec<u8> {
+    pub(super) fn sent(&mut self, frame: &[u8]) -> Vec<u8> {
         let (verdict, sent) = self.forward(frame);
         assert_eq!(verdict, Verdict::Transmit { port: PORT });
         sent
     }
 
-    fn verdict(&mut self, frame: &[u8]) -> Verdict {
+    pub(super) fn verdict(&mut self, frame: &[u8]) -> Verdict {
         self.forward(frame).0
     }
 
     /// Establish a flow; what its backend knows it by.
-    fn establish(&mut self, v6: bool, tcp: bool, n: u8) -> SocketAddr {
+    pub(super) fn establish(&mut self, v6: bool, tcp: bool, n: u8) -> SocketAddr {
         let outside = (client(v6, n), service(v6, tcp));
         let (_, lip, backend) = read(&self.sent(&build(tcp, outside.0, outside.1, SYN)));
         self.sent(&build(tcp, backend, lip, SYN_ACK));
         lip
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         self.now.0 += ms * 1_000_000;
     }
 }
 
-fn datagram(tcp_: bool, from: SocketAddr, to: SocketAddr, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn datagram(
+    tcp_: bool,
+    from: SocketAddr,
+    to: SocketAddr,
+    flags: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     if tcp_ { tcp(LINK, from, to, flags, payload) } else { udp(LINK, from, to, payload) }
 }
 
-fn bytes(count: usize, seed: u8) -> Vec<u8> {
+pub(super) fn bytes(count: usize, seed: u8) -> Vec<u8> {
     (0..count).map(|n| (n as u8).wrapping_mul(seed).wrapping_add(seed)).collect()
 }
 
 /// Every family, protocol and direction: as sender and receiver are outside.
-fn ways() -> impl Iterator<Item = (bool, bool, bool)> {
+pub(super) fn ways() -> impl Iterator<Item = (bool, bool, bool)> {
     (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0))
 }
 
