@@ -11,6 +11,8 @@
 //! `--life` measures whole connections instead, over a queue that plays clients and backends;
 //! `--workers 2` as many workers with a queue each; `--memif` both directions, through shared
 //! memory, between this process, which plays clients and backends, and another, which forwards.
+//! `--slices` compares one worker with all, or tables that change with tables that do not, turn by
+//! turn within one run, so that a machine whose speed comes and goes does not matter.
 //!
 //! Needs free hugepages: 360 MiB, and 2.8 GiB for a million flows
 //! (`echo 1450 > /proc/sys/vm/nr_hugepages`); `--life` needs none.
@@ -33,6 +35,8 @@ mod mirror;
 mod node;
 #[path = "forward_bench/reference.rs"]
 mod reference;
+#[path = "forward_bench/slices.rs"]
+mod slices;
 #[path = "forward_bench/swap.rs"]
 mod swap;
 
@@ -98,6 +102,10 @@ struct Args {
     /// Publish new tables so often meanwhile.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     changes_per_second: u32,
+    /// Compare in slices of a few milliseconds, for `--seconds`: all workers with each alone, or
+    /// changes with none.
+    #[arg(long, conflicts_with_all = ["reference", "callback", "life", "memif", "packets"])]
+    slices: bool,
     /// Most flows the worker can have.
     #[arg(long, default_value_t = 1_000_000)]
     max_flows: u32,
@@ -179,6 +187,10 @@ fn main() -> Result<()> {
     } else {
         with_capture(&args)?
     };
+    if args.slices {
+        // They have said themselves what they found.
+        return Ok(());
+    }
     let idle = all.iter().find(|measured| measured.cpu_ns == 0 || measured.received == 0);
     ensure!(idle.is_none(), "nothing was forwarded");
     // What each does in a second, together.
@@ -267,14 +279,21 @@ fn measure(args: &Args, captures: &[PathBuf]) -> Result<Vec<Measured>> {
     }
     let handle = Handle::with(args.family, Timeouts::default(), node::BACKENDS, args.workers)?;
     let (sender, started) = sync_channel(0);
+    let (orders, ends) = slices::channels(args.workers);
     let mut threads = Vec::new();
-    for (worker, rings) in (0..args.workers).zip(Rings::mesh(args.workers)) {
-        let on_dpdk = OnDpdk { worker, eal: eal.clone(), queue: port.queue(worker)?, rings };
+    for ((worker, rings), obeys) in (0..args.workers).zip(Rings::mesh(args.workers)).zip(ends) {
+        let on_dpdk = OnDpdk { worker, eal: eal.clone(), queue: port.queue(worker)?, rings, obeys };
         let (args, handle, sender) = (args.clone(), handle.clone(), sender.clone());
         threads.push(thread::spawn(move || run_worker(on_dpdk, &args, &handle, &sender)));
     }
     drop(sender);
-    let paced = pace(args, handle, &started);
+    let paced = if args.slices {
+        slices::compare(args, handle, &orders)
+    } else {
+        pace(args, handle, &started)
+    };
+    // The workers end with their orders.
+    drop(orders);
     let all: Result<Vec<Measured>> = threads.into_iter().map(join).collect();
     // A worker's own error says more.
     let all = all?;
@@ -288,6 +307,7 @@ struct OnDpdk {
     eal: Eal,
     queue: DpdkQueue,
     rings: Rings<Mbuf>,
+    obeys: slices::Obeys,
 }
 
 fn run_worker(
@@ -296,7 +316,7 @@ fn run_worker(
     handle: &Handle,
     started: &SyncSender<()>,
 ) -> Result<Measured> {
-    let OnDpdk { worker, eal, queue, rings } = on_dpdk;
+    let OnDpdk { worker, eal, queue, rings, obeys } = on_dpdk;
     pin_current_thread(args.core.saturating_sub(worker))?;
     let registered = eal.register_worker_thread()?;
     let clock = TscClock::new(&eal);
@@ -317,7 +337,11 @@ fn run_worker(
     let bytes_per_flow = engine.flow_memory() / max_flows as usize;
     let mut node = handle.worker(worker, engine, queue, rings);
     let shared = &handle.shared[usize::from(worker)];
-    let measured = run_paced(&mut node.worker, shared, now, started)?;
+    let measured = if args.slices {
+        slices::obey(&mut node.worker, shared, now, &obeys)?
+    } else {
+        run_paced(&mut node.worker, shared, now, started)?
+    };
     Ok(Measured { bytes_per_flow, ..measured })
 }
 

@@ -98,8 +98,8 @@ fn measure(options: &Options) -> Result<Vec<Line>> {
         lines.push(Line {
             what: format!("{flows} flows, while 1000 configuration changes a second are made"),
             required: Requirement::AtLeast { least: 0.95, goal: None },
-            measured: changing,
-            detail: "speed to that without".to_owned(),
+            measured: changing.median,
+            detail: format!("speed to that without; {}", changing.detail()),
         });
         lines.push(Line {
             what: "bytes per flow, everything".to_owned(),
@@ -156,15 +156,15 @@ fn two_workers(bench: &forwarding::Bench, flows: u32) -> Result<Vec<Line>> {
         Line {
             what: "two workers to one, packets per CPU second".to_owned(),
             required: least,
-            measured: by_cpu,
-            detail: format!("each with a queue and {flows} flows of its own"),
+            measured: by_cpu.median,
+            detail: format!("a queue and {flows} flows each; {}", by_cpu.detail()),
         },
         Line {
             what: "two workers to one, packets per second".to_owned(),
             // A machine that does other things meanwhile has no two CPUs to give.
             required: if quiet { least } else { Requirement::Stated },
-            measured: by_clock,
-            detail: "required when nothing else wants the CPUs".to_owned(),
+            measured: by_clock.median,
+            detail: format!("required when nothing else wants the CPUs; {}", by_clock.detail()),
         },
         Line {
             what: "stores to cache lines that both workers use, per packet".to_owned(),

@@ -124,7 +124,10 @@ impl Show {
         self.node_dies().context("the death of a node")?;
         let took = self.good_upgrade().context("the upgrade")?;
         upgraded(took);
-        self.broken_upgrade().context("the broken upgrade")
+        self.broken_upgrade().context("the broken upgrade")?;
+        // Nothing more to show: the host is the side lane's.
+        self.nodes.clear();
+        Ok(())
     }
 
     /// Tell a failure and where the logs stay.

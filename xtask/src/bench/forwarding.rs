@@ -28,6 +28,33 @@ pub struct Compared {
     pub bytes_per_flow: f64,
 }
 
+/// Of two ways, compared over and over: quartiles of the ratios.
+pub struct Sliced {
+    pub median: f64,
+    quartiles: [f64; 2],
+    comparisons: f64,
+}
+
+impl Sliced {
+    fn read(line: &Value, key: &str) -> Result<Self> {
+        let quartile =
+            |n: usize| line[key][n].as_f64().with_context(|| format!("no {key} in {line}"));
+        Ok(Self {
+            median: quartile(1)?,
+            quartiles: [quartile(0)?, quartile(2)?],
+            comparisons: number(line, "comparisons")?,
+        })
+    }
+
+    pub fn detail(&self) -> String {
+        let [first, third] = self.quartiles;
+        format!(
+            "{} comparisons of 30 ms each; half of them between {first:.3} and {third:.3}",
+            self.comparisons
+        )
+    }
+}
+
 impl Compared {
     pub fn detail(&self) -> String {
         format!(
@@ -86,19 +113,11 @@ impl Bench {
         })
     }
 
-    /// Speed while tables are published 1000 times a second, to the speed without.
-    pub fn with_changes(&self, flows: u32) -> Result<f64> {
-        let mut ratios = Vec::new();
-        for round in 1..=self.rounds {
-            let before = self.ns(&self.forward(flows, &[], &[])?)?;
-            let changing =
-                self.ns(&self.forward(flows, &["--changes-per-second", "1000"], &[])?)?;
-            let after = self.ns(&self.forward(flows, &[], &[])?)?;
-            let ratio = f64::midpoint(before, after) / changing;
-            println!("{flows} flows with changes, round {round}: ratio {ratio:.3}");
-            ratios.push(ratio);
-        }
-        Ok(median(&ratios))
+    /// Speed while tables are published 1000 times a second, to the speed without, by CPU time.
+    pub fn with_changes(&self, flows: u32) -> Result<Sliced> {
+        let line = self.slices(flows, &["--changes-per-second", "1000"])?;
+        println!("with changes: {line}");
+        Sliced::read(&line, "by_cpu")
     }
 
     /// Whole connections per CPU second.
@@ -114,23 +133,18 @@ impl Bench {
     }
 
     /// Two workers to one, flows and queue of their own: packets per CPU second, all together, and
-    /// per second. Medians.
-    pub fn workers(&self, flows: u32) -> Result<(f64, f64)> {
-        let (mut by_cpu, mut by_clock) = (Vec::new(), Vec::new());
-        for round in 1..=self.rounds {
-            let one = self.forward(flows, &["--core", "1"], &[])?;
-            let two = self.forward(flows, &["--core", "1", "--workers", "2"], &[])?;
-            let other = self.forward(flows, &["--core", "0", "--main-core", "1"], &[])?;
-            let ratio = |key| -> Result<f64> {
-                let one = f64::midpoint(number(&one, key)?, number(&other, key)?);
-                Ok(number(&two, key)? / one)
-            };
-            let (cpu, clock) = (ratio("mpps_per_cpu_second")?, ratio("mpps")?);
-            println!("two workers, round {round}: {cpu:.3} by CPU time, {clock:.3} by the clock");
-            by_cpu.push(cpu);
-            by_clock.push(clock);
-        }
-        Ok((median(&by_cpu), median(&by_clock)))
+    /// per second.
+    pub fn workers(&self, flows: u32) -> Result<(Sliced, Sliced)> {
+        let line = self.slices(flows, &["--core", "1", "--workers", "2"])?;
+        println!("two workers: {line}");
+        Ok((Sliced::read(&line, "by_cpu")?, Sliced::read(&line, "by_clock")?))
+    }
+
+    /// Two ways compared, in slices of one run.
+    fn slices(&self, flows: u32, args: &[&str]) -> Result<Value> {
+        let (flows, seconds) = (flows.to_string(), (self.seconds * 6).to_string());
+        let common = ["--slices", "--flows", flows.as_str(), "--seconds", seconds.as_str()];
+        self.run(&[&common[..], args].concat())
     }
 
     /// Both directions through memif: ratio to testpmd, nanoseconds of the forwarder per frame,
@@ -166,7 +180,10 @@ impl Bench {
 
     fn run(&self, args: &[&str]) -> Result<Value> {
         let mut command = Command::new(&self.program);
-        command.args(args).args(["--seconds", &self.seconds.to_string()]);
+        if !args.contains(&"--seconds") {
+            command.args(["--seconds", &self.seconds.to_string()]);
+        }
+        command.args(args);
         let output = command
             .stderr(Stdio::inherit())
             .output()

@@ -18,12 +18,12 @@ pub const SEED: &str = "DUNLIN_SEED";
 const CUTS: usize = 5;
 
 impl Lonely {
-    /// Cut, boot, look; as often as [`CUTS`] says.
+    /// Upgrade, cut, boot, look; as often as [`CUTS`] says. Each upgrade goes onto the disk that the
+    /// last cut left, until one got through: then back to the disk of the beginning.
     pub fn power_cuts(&mut self, upgrade_took: &Receiver<Duration>) -> Result<()> {
         self.teller.step("Power cuts at random moments of an upgrade");
         let mut node = self.start("cut", Firmware::Uefi, |_| Ok(()))?;
         node.wait_boot(None, PATIENCE)?;
-        // A disk to come back to, as it is after a first boot.
         node.run("systemctl poweroff")?;
         node.vm.wait_off(PATIENCE)?;
         let Ok(took) = upgrade_took.recv() else {
@@ -33,21 +33,26 @@ impl Lonely {
         let seed = seed()?;
         self.teller.note(&format!("{CUTS} cuts within {}; {SEED}={seed}", short(took)));
         let mut random = StdRng::seed_from_u64(seed);
+        let booted = node.disk.clone();
+        let mut fresh = true;
         for cut in 1..=CUTS {
+            if fresh {
+                node.vm.cut_power()?;
+                let disk = overlay(&booted, &self.storage.join(format!("cut{cut}.qcow2")), None)?;
+                node.vm.rebuild(|machine| machine.disks[0] = disk)?;
+                node.vm.power_on()?;
+                node.wait_boot(None, PATIENCE)?;
+            }
             let moment = took.mul_f64(random.random_range(0.0..1.0));
-            self.cut(&mut node, cut, moment)?;
+            let version = self.cut(&mut node, cut, moment)?;
+            fresh = version == self.artifacts.good.version;
         }
         Ok(())
     }
 
-    /// One cut, `moment` after the start of an upgrade, and the boot after it.
-    fn cut(&mut self, node: &mut Node, cut: usize, moment: Duration) -> Result<()> {
+    /// One cut, `moment` after the start of an upgrade, and the boot after it: of which version.
+    fn cut(&mut self, node: &mut Node, cut: usize, moment: Duration) -> Result<String> {
         let good = self.artifacts.good.clone();
-        let disk = self.storage.join(format!("cut{cut}.qcow2"));
-        let fresh = overlay(&node.disk, &disk, None)?;
-        node.vm.rebuild(|machine| machine.disks[0] = fresh)?;
-        node.vm.power_on()?;
-        node.wait_boot(None, PATIENCE)?;
         let old = node.version()?;
         let ssh = node.ssh();
         let command = format!("dunlin upgrade {}", Site::url(&good));
@@ -72,7 +77,7 @@ impl Lonely {
         node.explained(state)?;
         self.teller
             .check(&format!("cut {cut}, {} into it: {version} runs afterwards", short(moment)));
-        node.vm.cut_power()
+        Ok(version)
     }
 }
 
