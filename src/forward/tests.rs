@@ -3,6 +3,7 @@
 mod adoption;
 mod checks;
 mod fragments;
+mod interleaved;
 mod too_big;
 
 use super::burst;

@@ -380,52 +380,6 @@ impl<Q: Queue> Worker<Q> {
         }
     }
 
-    fn park(&mut self, frame: Q::Frame, neighbour: Neighbour, now: Now) {
-        match self.parked.park(frame, neighbour, now) {
-            Ok(()) => {
-                // A full queue of wishes holds this one already or will be asked again.
-                let _ = self.wanted_neighbours.try_send(neighbour);
-                self.show_waiting();
-            }
-            Err(frame) => self.drop_frame(frame, DropReason::Unresolved),
-        }
-    }
-
-    fn retry_parked(&mut self) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let mut parked = self.parked.take();
-        parked.retry(|mut frame| {
-            match self.engine.resolve(&self.tables, &mut frame) {
-                Verdict::Wait { .. } => return Some(frame),
-                Verdict::Transmit { port } => self.transmit(port, frame),
-                Verdict::Drop(_) => drop(frame),
-                Verdict::Kernel | Verdict::Handover { .. } | Verdict::Await { .. } => {
-                    self.drop_frame(frame, DropReason::NoRoute);
-                }
-            }
-            None
-        });
-        self.parked = parked;
-        self.show_waiting();
-    }
-
-    fn expire_parked(&mut self, now: Now) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let expired = self.parked.expire(now);
-        if expired > 0 {
-            self.shared.stats.count_drops(DropReason::Unresolved, expired as u64);
-            self.show_waiting();
-        }
-    }
-
-    fn show_waiting(&self) {
-        self.shared.stats.parked.set((self.parked.len() + self.kept.len()) as u64);
-    }
-
     fn drop_frame(&mut self, frame: Q::Frame, reason: DropReason) {
         self.shared.stats.count_drop(reason);
         drop(frame);
