@@ -40,8 +40,8 @@ pub fn rss() -> Result<()> {
 }
 
 /// The appliance boots, announces, upgrades, and refuses what it must. `reuse`: take the images that an
-/// earlier run built, if there are any.
-pub fn image(reuse: bool) -> Result<()> {
+/// earlier run built, if there are any. `step`: only this one of [`lab::appliance::STEPS`].
+pub fn image(reuse: bool, step: Option<&str>) -> Result<()> {
     setup::require_root("test-image")?;
     setup::install(Purpose::Demo)?;
     setup::install(Purpose::Image)?;
@@ -49,8 +49,16 @@ pub fn image(reuse: bool) -> Result<()> {
     let artifacts = artifacts(&cache, reuse)?;
     let accel = Accel::detect(&cache)?;
     let mut show = Show::begin(artifacts, accel, &cache.join("disks"))?;
-    match show.run() {
-        Ok(measured) => {
+    let shown = match step {
+        Some(step) => show.step(step).map(|()| None),
+        None => show.run().map(Some),
+    };
+    match shown {
+        Ok(None) => {
+            show.teller.end();
+            Ok(())
+        }
+        Ok(Some(measured)) => {
             show.teller.end();
             println!(
                 "power-on to VIP announced: {} ({}); upgrade, until the new version was kept: {}",

@@ -46,6 +46,9 @@ enum Command {
         /// Take the images that an earlier run built
         #[arg(long)]
         reuse: bool,
+        /// Only this step of those that need no router
+        #[arg(long, value_parser = lab::appliance::STEPS)]
+        step: Option<String>,
     },
     /// Measure the packet path, and forwarding against dpdk-testpmd
     Bench(bench::Options),
@@ -79,7 +82,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Test { names, list: false } => test::run(&names),
-        Command::TestImage { reuse } => machines::image(reuse),
+        Command::TestImage { reuse, step } => machines::image(reuse, step.as_deref()),
         Command::Bench(options) => bench::run(&options),
         Command::Lab(command) => labs::run(&command),
         Command::Image(options) => image::run(&options),

@@ -100,7 +100,7 @@ const GROUPS: &[Group] = &[
         name: "image",
         about: "the appliance image boots, announces, upgrades, and refuses what it must",
         root: true,
-        run: |_| machines::image(false),
+        run: |_| machines::image(false, None),
     },
     Group {
         name: "fuzz",

@@ -8,6 +8,7 @@
 
 mod boot;
 mod config;
+mod console;
 mod node;
 mod pair;
 mod power;
@@ -17,7 +18,7 @@ mod upgrade;
 
 pub use node::Node;
 pub use power::SEED;
-pub use refuse::Lonely;
+pub use refuse::{Lonely, STEPS};
 pub use site::Site;
 
 use crate::story::Teller;
@@ -29,6 +30,9 @@ use std::time::Duration;
 
 /// For a machine to boot and settle, emulated and beside another one on a busy host.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What an upgrade takes here, where none was measured before power is cut.
+const UPGRADE: Duration = Duration::from_secs(120);
 
 /// An update of the appliance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +102,7 @@ impl Show {
         let lonely = Lonely::new(self)?;
         let mut upgrade = Duration::ZERO;
         std::thread::scope(|scope| -> Result<()> {
-            let side = scope.spawn(move || lonely.run(upgrade_took));
+            let side = scope.spawn(move || lonely.run(&upgrade_took));
             let main = self.together(|took| {
                 upgrade = took;
                 // A side lane that failed already is reported below.
@@ -116,6 +120,16 @@ impl Show {
             }
         })?;
         Ok(Measured { boot_to_vip, upgrade })
+    }
+
+    /// One step of the side lane alone, one of [`STEPS`].
+    pub fn step(&mut self, step: &str) -> Result<()> {
+        let (upgraded, upgrade_took) = channel();
+        upgraded.send(UPGRADE)?;
+        let mut lonely = Lonely::new(self)?;
+        let shown = lonely.step(step, &upgrade_took);
+        self.teller.join(&lonely.teller);
+        shown
     }
 
     /// What two nodes show; `upgraded` hears how long the upgrade took.

@@ -6,7 +6,7 @@ use super::{Artifacts, PATIENCE, Show, config};
 use crate::netns::Netns;
 use crate::story::{Teller, short};
 use crate::vm::{Accel, Firmware, Key, Mark, fat_file, fill, flip, partition, sectors_with};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,9 @@ pub struct Lonely {
     pub(super) teller: Teller,
 }
 
+/// What this lane shows, in this order.
+pub const STEPS: [&str; 5] = ["bios", "flipped-byte", "secure-boot", "wizard", "power-cuts"];
+
 /// Its machine's number: not a node of the router.
 pub(super) const NUMBER: u8 = 9;
 
@@ -56,12 +59,24 @@ impl Lonely {
 
     /// All of it. `upgrade_took` tells, when it is known, how long an upgrade takes: power is cut
     /// within that time.
-    pub(super) fn run(mut self, upgrade_took: Receiver<Duration>) -> Result<Teller> {
-        self.bios().context("booting by BIOS")?;
-        self.flipped_byte().context("a flipped byte")?;
-        self.secure_boot().context("Secure Boot")?;
-        self.power_cuts(&upgrade_took).context("power cuts")?;
+    pub(super) fn run(mut self, upgrade_took: &Receiver<Duration>) -> Result<Teller> {
+        for step in STEPS {
+            self.step(step, upgrade_took)?;
+        }
         Ok(self.teller)
+    }
+
+    /// One of [`STEPS`].
+    pub(super) fn step(&mut self, step: &str, upgrade_took: &Receiver<Duration>) -> Result<()> {
+        match step {
+            "bios" => self.bios(),
+            "flipped-byte" => self.flipped_byte(),
+            "secure-boot" => self.secure_boot(),
+            "wizard" => self.wizard_and_reset(),
+            "power-cuts" => self.power_cuts(upgrade_took),
+            _ => bail!("no step {step}; there are {}", STEPS.join(", ")),
+        }
+        .with_context(|| step.to_owned())
     }
 
     pub fn bios(&mut self) -> Result<()> {
@@ -137,6 +152,17 @@ impl Lonely {
         firmware: Firmware,
         change: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Node> {
+        self.start_with(name, firmware, Some(config::lonely(NUMBER)), change)
+    }
+
+    /// The same, with another `dunlin.toml` on its config drive, or none.
+    pub(super) fn start_with(
+        &mut self,
+        name: &str,
+        firmware: Firmware,
+        config: Option<String>,
+        change: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Node> {
         let from = Ingredients {
             name,
             image: &self.artifacts.image,
@@ -144,7 +170,7 @@ impl Lonely {
             accel: self.accel,
             key: &self.key,
             firmware,
-            config: Some(config::lonely(NUMBER)),
+            config,
             iommu: false,
         };
         Node::start(NUMBER, &self.host, &self.admin, from, change)
