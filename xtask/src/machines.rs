@@ -99,6 +99,11 @@ fn artifacts(cache: &Path, reuse: bool) -> Result<Artifacts> {
         fs::create_dir_all(&drop_in)?;
         let exec = "[Service]\nExecStart=\nExecStart=/usr/bin/dunlind --broken-on-purpose\n";
         fs::write(drop_in.join("broken.conf"), exec)?;
+        // It will not get well by waiting.
+        let impatient = exits.join("usr/lib/systemd/system/dunlin-health.service.d");
+        fs::create_dir_all(&impatient)?;
+        let timeout = "[Service]\nEnvironment=DUNLIN_HEALTH_TIMEOUT=60\n";
+        fs::write(impatient.join("impatient.conf"), timeout)?;
         let common = ["--quick", "--key-dir", path(&keys)?, "--out", path(&out)?];
         builder(&[&common[..], &["--only", "raw"]].concat())?;
         let bundle = [&common[..], &["--only", "bundle", "--version"]].concat();

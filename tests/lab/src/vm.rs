@@ -24,7 +24,7 @@ pub use disk::{
 };
 pub use nic::{Model, Nic};
 pub use qmp::Qmp;
-pub use serial::{Mark, Serial};
+pub use serial::{Keyboard, Mark, Serial};
 pub use ssh::{Key, Ssh};
 
 use crate::netns::Netns;
@@ -190,9 +190,9 @@ impl Vm {
         Qmp::connect(&self.dir.join("qmp.sock"))
     }
 
-    /// Type on the serial console.
-    pub fn type_text(&self, text: &str) -> Result<()> {
-        serial::type_text(&self.dir.join("serial.sock"), text)
+    /// Sit down at the serial console.
+    pub fn keyboard(&self) -> Result<Keyboard> {
+        Keyboard::open(&self.dir.join("serial.sock"))
     }
 
     /// Wait until the console, from `mark` on, shows one of `needles`. Which, and when it was seen.

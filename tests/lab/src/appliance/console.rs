@@ -27,13 +27,14 @@ impl Lonely {
         node.vm.wait_console(Mark::START, &[INVITATION], PATIENCE)?;
         self.teller.check(&format!("the console asks after {}", short(start.elapsed())));
         let console = node.vm.serial().mark();
-        node.vm.type_text("\n")?;
+        let mut keyboard = node.vm.keyboard()?;
+        keyboard.type_text("\n")?;
         let dialogue = self.dialogue();
         let mut asked = console;
         for (question, answer) in &dialogue {
             node.vm.wait_console(asked, &[question], QUESTION)?;
             asked = node.vm.serial().mark();
-            node.vm.type_text(&format!("{answer}\n"))?;
+            keyboard.type_text(&format!("{answer}\n"))?;
         }
         node.wait_boot(None, PATIENCE)?;
         let written = node.run("cat /etc/dunlin/dunlin.toml")?;

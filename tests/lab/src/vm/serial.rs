@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result};
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 /// A place in the console's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,11 +55,31 @@ impl Serial {
     }
 }
 
-/// Write to the console's input.
-pub(super) fn type_text(socket: &Path, text: &str) -> Result<()> {
-    let mut stream = UnixStream::connect(socket).context("the serial console's socket")?;
-    stream.write_all(text.as_bytes())?;
-    Ok(())
+/// Somebody at the console. While one is there, the console is nobody else's.
+#[derive(Debug)]
+pub struct Keyboard(UnixStream);
+
+impl Keyboard {
+    /// QEMU forgets what it has not yet passed on when the connection ends, so keep this until the
+    /// answer is there.
+    pub(super) fn open(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket).context("the serial console's socket")?;
+        // The log has the output; unread here, it would hold up the machine. Ends with the connection.
+        let mut screen = stream.try_clone()?;
+        thread::spawn(move || io::copy(&mut screen, &mut io::sink()));
+        Ok(Self(stream))
+    }
+
+    pub fn type_text(&mut self, text: &str) -> Result<()> {
+        self.0.write_all(text.as_bytes()).context("typing on the serial console")
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        // Ends the thread that reads, too. Nothing is left to do if the machine ended first.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 /// Text as a person would read it: no escape sequences (ECMA-48 CSI and two-byte ones), no
