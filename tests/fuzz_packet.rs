@@ -7,6 +7,7 @@
 
 mod support;
 
+use dunlin::packet::build::fragments;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +30,43 @@ fn any_sequence_of_frames_is_forwarded() {
             let frame = &frame[..frame.len().min(255)];
             let control: u8 = random.random();
             input.extend([control & !0x0c, frame.len() as u8]);
+            input.extend(frame);
+        }
+        input
+    });
+}
+
+/// As before, but most frames are fragments of a few datagrams, in any order, some changed.
+#[test]
+fn any_sequence_of_fragments_is_forwarded() {
+    run("fragments", support::fuzz::forward, |random, seeds| {
+        let mut parts = Vec::new();
+        for _ in 0..random.random_range(1..5) {
+            let mut whole = pick(random, seeds);
+            whole.extend(vec![random.random::<u8>(); random.random_range(0..120)]);
+            if whole.len() < 62 {
+                continue;
+            }
+            let size = random.random_range(8..100);
+            parts.extend(fragments(&whole, random.random_range(1..4), size));
+        }
+        let mut input = Vec::new();
+        for _ in 0..parts.len() {
+            let mut frame = if random.random_bool(0.9) {
+                parts.swap_remove(random.random_range(0..parts.len()))
+            } else {
+                mutate(random, &parts)
+            };
+            if random.random_bool(0.1) {
+                let at = random.random_range(0..frame.len().max(1));
+                frame.iter_mut().skip(at).take(1).for_each(|byte| *byte = random.random());
+                fix_header(&mut frame);
+            }
+            let frame = &frame[..frame.len().min(255)];
+            let control: u8 = random.random();
+            // Time seldom passes: all parts should be there.
+            let control = if random.random_bool(0.95) { control & 0x73 } else { control & !0x0c };
+            input.extend([control, frame.len() as u8]);
             input.extend(frame);
         }
         input
@@ -102,11 +140,18 @@ fn mutate(random: &mut StdRng, seeds: &[Vec<u8>]) -> Vec<u8> {
             }
         }
     }
-    if random.random_bool(0.8) && frame.len() >= 34 && frame[12..14] == [0x08, 0x00] {
+    if random.random_bool(0.8) {
+        fix_header(&mut frame);
+    }
+    frame
+}
+
+/// Make the IPv4 header checksum right, if there is one.
+fn fix_header(frame: &mut [u8]) {
+    if frame.len() >= 34 && frame[12..14] == [0x08, 0x00] {
         let length = (usize::from(frame[14] & 0x0f) * 4).clamp(20, frame.len() - 14);
         frame[24..26].fill(0);
         let value = dunlin::packet::checksum::checksum(&frame[14..14 + length]);
         frame[24..26].copy_from_slice(&value.to_ne_bytes());
     }
-    frame
 }

@@ -149,6 +149,7 @@ struct Run {
     transmitted: u64,
     kernel: u64,
     handed_over: u64,
+    kept: u64,
     waiting: Vec<TestFrame>,
 }
 
@@ -162,6 +163,7 @@ impl Run {
             transmitted: 0,
             kernel: 0,
             handed_over: 0,
+            kept: 0,
             waiting: Vec::new(),
         }
     }
@@ -217,6 +219,10 @@ impl Run {
                 let (port, address) = whom.expect("somebody to resolve");
                 writeln!(out, "  verdict wait for {address} on port {}", port.0)
             }
+            Verdict::Await { .. } => {
+                self.kept += 1;
+                writeln!(out, "  verdict await the first fragment")
+            }
             Verdict::Drop(reason) => writeln!(out, "  verdict drop: {}", reason.name()),
         };
         match verdict {
@@ -224,7 +230,7 @@ impl Run {
                 let _ = writeln!(out, "  out {}", frames::to_hex(&frame.bytes));
                 let _ = writeln!(out, "  = {}", frames::describe(&frame.bytes));
             }
-            Verdict::Kernel | Verdict::Handover { .. } => {
+            Verdict::Kernel | Verdict::Handover { .. } | Verdict::Await { .. } => {
                 assert_eq!(before, frame.bytes, "left to others, but changed");
             }
             Verdict::Drop(_) => {}
@@ -313,6 +319,7 @@ impl Run {
             self.transmitted
                 + self.kernel
                 + self.handed_over
+                + self.kept
                 + self.waiting.len() as u64
                 + stats.dropped(),
             "frames do not add up"

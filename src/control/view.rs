@@ -230,6 +230,9 @@ pub fn workers(owner: &Owner, workers: &Workers, now_ns: u64, busy: &[f64]) -> V
                 kernel_packets: stats.to_kernel.packets.get(),
                 handover_packets: stats.handed_over.packets.get(),
                 misdirected_packets: stats.misdirected.get(),
+                too_big_answers: stats.too_big_answers.get(),
+                fragment_packets: stats.fragments.get(),
+                forgotten_datagrams: stats.datagrams_evicted.get(),
                 dropped_packets: stats.dropped(),
             }
         })

@@ -11,6 +11,7 @@
 //! not used for long after. Everything is bounded: questions by a rate and a queue, copies by a
 //! number. No sockets here and no peers: `cluster` carries questions and answers.
 
+use super::budget::Budget;
 use super::build::{Address, Tables, is_host};
 use super::create::{Mapped, find};
 use super::engine::Engine;
@@ -116,9 +117,7 @@ struct Questions {
     waiting: VecDeque<FlowKey>,
     /// By hash of the tuple: what was asked last in this place, and when.
     recent: Box<[(u32, Tick)]>,
-    per_second: u32,
-    left: u32,
-    refilled: Tick,
+    budget: Budget,
 }
 
 /// One worker's part in sharing flows with other nodes. Costs nothing while it is off.
@@ -144,21 +143,6 @@ impl Questions {
     fn lately(&self, hash: u32, now: Tick) -> bool {
         let (asked, at) = self.recent[hash as usize % REMEMBERED];
         asked == hash && (0..ASK_AGAIN_TICKS).contains(&now.since(at))
-    }
-
-    fn take_budget(&mut self, now: Tick) -> bool {
-        let passed = now.since(self.refilled).max(0) as u32;
-        if passed > 0 {
-            let new = ms_of_ticks(passed).saturating_mul(self.per_second.into()) / 1000;
-            let left = u64::from(self.left).saturating_add(new);
-            self.left = left.min(self.per_second.into()) as u32;
-            self.refilled = now;
-        }
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return false,
-        };
-        true
     }
 }
 
@@ -235,9 +219,7 @@ impl Engine {
         self.adoption.questions = Some(Questions {
             waiting: VecDeque::with_capacity(MAX_WAITING),
             recent: vec![(0, never); REMEMBERED].into_boxed_slice(),
-            per_second: limits.questions_per_second,
-            left: limits.questions_per_second,
-            refilled: Tick(0),
+            budget: Budget::new(limits.questions_per_second, Tick(0)),
         });
         self.adoption.max_adopted = limits.max_adopted;
     }
@@ -304,7 +286,7 @@ impl Engine {
             client: socket(tuple.source, tuple.source_port),
             vip: socket(tuple.destination, tuple.destination_port),
         };
-        if !questions.take_budget(now) || !questions.ask(key) {
+        if !questions.budget.take(now) || !questions.ask(key) {
             self.stats.sharing.not_asked.add(1);
             return DropReason::NotSyn;
         }

@@ -7,6 +7,7 @@ use super::build::Tables;
 use super::burst::Scratch;
 use super::fib::Hop;
 use super::flows::{FlowTable, State, Sweep};
+use super::fragments::Fragments;
 use super::hash::Seed;
 use super::pool::Pool;
 use super::slots::{Arena, Ordinary};
@@ -14,12 +15,14 @@ use super::stats::WorkerStats;
 use super::steering::Steering;
 use super::tables::{NextHopId, PortId, WorkerId};
 use super::time::{Now, Tick};
+use super::too_big::Answers;
 use super::tuple::{Family, Tuple, is_v6, protocol_number};
 use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
-use crate::packet::{self, Frame, Kind, Malformed, Transport};
+use crate::packet::{self, Frame, Kind, Malformed, Other, Transport};
 use crate::port::BURST;
 use arrayvec::ArrayVec;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Timers looked at per call of [`Engine::tick`].
@@ -69,6 +72,8 @@ pub struct Engine {
     pub(super) touch: bool,
     gauged: Tick,
     pub(super) parsed: Scratch,
+    pub(super) fragments: Fragments,
+    pub(super) answers: Answers,
 }
 
 /// What holds for all frames of a burst.
@@ -104,6 +109,8 @@ impl Engine {
             epoch: None,
             gauged: Tick(0),
             parsed: Scratch::new(),
+            fragments: Fragments::new(config.worker, config.workers, &seed),
+            answers: Answers::new(Tick(0)),
         }
     }
 
@@ -226,11 +233,7 @@ impl Engine {
         transport: Transport,
     ) -> Result<u32, Verdict> {
         let hash = out.hash(&self.seed, protocol_number(transport)) as u32;
-        match tables.resolve(out.destination.ip(), hash) {
-            Hop::Adjacency(number) => Ok(number),
-            Hop::Wait(next_hop) => Err(Verdict::Wait { next_hop }),
-            Hop::NoRoute => Err(Verdict::Drop(DropReason::NoRoute)),
-        }
+        next_hop(tables, out.destination.ip(), hash)
     }
 
     /// A frame that waited, once more: it is already rewritten, so only its next hop is looked
@@ -246,6 +249,9 @@ impl Engine {
     fn resolve_parked<F: Frame>(&self, tables: &Tables, frame: &mut F) -> Verdict {
         let transport = match packet::parse(frame.data(), frame.total_len(), false) {
             Ok(Kind::Transport(transport)) => transport,
+            Ok(Kind::OtherIp { v6, why: Other::Fragment }) => {
+                return self.resolve_fragment(tables, frame.data_mut(), v6);
+            }
             Ok(_) => return Verdict::Drop(DropReason::BadHeader),
             Err(malformed) => return Verdict::Drop(malformed.into()),
         };
@@ -273,18 +279,29 @@ impl Engine {
     }
 }
 
+/// The adjacency toward a destination, or `Wait`, or `Drop`. `hash`: chooses among equal ways.
+pub(super) fn next_hop(tables: &Tables, destination: IpAddr, hash: u32) -> Result<u32, Verdict> {
+    match tables.resolve(destination, hash) {
+        Hop::Adjacency(number) => Ok(number),
+        Hop::Wait(next_hop) => Err(Verdict::Wait { next_hop }),
+        Hop::NoRoute => Err(Verdict::Drop(DropReason::NoRoute)),
+    }
+}
+
 /// Whom the kernel should resolve so that this frame, which got [`Verdict::Wait`], can leave: the
 /// neighbour's address and the port it is on.
 pub fn unresolved<F: Frame>(
     tables: &Tables,
     next_hop: NextHopId,
     frame: &F,
-) -> Option<(PortId, std::net::IpAddr)> {
+) -> Option<(PortId, IpAddr)> {
     let kind = packet::parse(frame.data(), frame.total_len(), false).ok()?;
-    let Kind::Transport(transport) = kind else {
-        return None;
+    let v6 = match kind {
+        Kind::Transport(transport) => is_v6(transport),
+        Kind::OtherIp { v6, why: Other::Fragment } => v6,
+        _ => return None,
     };
-    let destination = packet::destination(frame.data(), is_v6(transport))?;
+    let destination = packet::destination(frame.data(), v6)?;
     tables.neighbour(next_hop, destination)
 }
 

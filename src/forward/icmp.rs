@@ -5,18 +5,19 @@
 use super::build::Local;
 use super::create::find;
 use super::engine::{Context, Engine, Origin};
+use super::fragments::FRAGMENT_HEADER;
 use super::owner::Asked;
 use super::tables::Protocol;
-use super::tuple::{Family, Tuple, deltas, is_tcp, leaves, protocol_number};
+use super::tuple::{Family, Tuple, deltas, get, is_tcp, leaves, protocol_number, put};
 use super::unusual::address;
 use super::verdict::{DropReason, Verdict};
 use crate::packet::checksum::Delta;
-use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
+use crate::packet::{Fragment, PROTOCOL_TCP, PROTOCOL_UDP, Transport, offset};
 
 /// TTL of what we send ourselves (RFC 1700's default).
 const OWN_TTL: u8 = 64;
-/// Most bytes of a quoted packet that translation can change: an IPv6 and a TCP header.
-const MOST_CHANGED: usize = 60;
+/// Most bytes of a quoted packet that translation can change: an IPv6, a Fragment and a TCP header.
+const MOST_CHANGED: usize = 68;
 
 /// What kind of message, for what is done with it.
 enum Message {
@@ -71,19 +72,18 @@ impl Engine {
         frame: &mut [u8],
     ) -> Result<Verdict, DropReason> {
         let message = ip_packet::<A>(frame).ok_or(DropReason::Truncated)?;
-        let quoted = quote::<A, N>(message).ok_or(DropReason::Truncated)?;
-        let transport = quoted_transport::<A, N>(quoted)?;
-        let quoted = Tuple::<A>::read(quoted);
+        let quoted = Quote::<A>::read::<N>(message)?;
         if message
             .first_chunk::<N>()
-            .is_none_or(|header| A::read(header, A::DESTINATION) != quoted.source)
+            .is_none_or(|header| A::read(header, A::DESTINATION) != quoted.tuple.source)
         {
             return Err(DropReason::NoFlow); // it was not sent to whom it quotes
         }
-        let arrives = quoted.reversed();
+        let transport = quoted.transport;
+        let arrives = quoted.tuple.reversed();
         let hash = arrives.hash(&self.seed, protocol_number(transport));
         if self.workers > 1 && context.origin == Origin::Port {
-            let owner = self.owner(&context, transport, &arrives, hash, Asked::Error);
+            let owner = self.owner(&context, transport, &arrives, hash, Asked::ByAddresses);
             if let Some(worker) = owner.filter(|&owner| owner != self.worker) {
                 return Ok(Verdict::Handover { worker });
             }
@@ -110,7 +110,7 @@ impl Engine {
         let header = message.first_chunk_mut::<N>().ok_or(DropReason::Truncated)?;
         let verdict = address::<A, N>(tables, number, header);
         if let Verdict::Transmit { .. } = verdict {
-            translate_error::<A, N>(message, &quoted, &out, transport);
+            translate_error::<A, N>(message, &quoted, &out);
             self.stats.icmp_errors.add(1);
         }
         Ok(verdict)
@@ -154,6 +154,11 @@ fn answer_echo<A: Family, const N: usize>(header: &mut [u8; N]) {
         update(header, checksum, Delta::NONE.replace(&before, &after));
     };
     change(header, A::L4, reply, A::L4 + 2);
+    // A reply of zeros only (identifier, sequence number, data) has the other zero: the update cannot
+    // tell (RFC 1624 §3), and for any other reply both are right.
+    if header[A::L4 + 2..A::L4 + 4] == [0, 0] {
+        header[A::L4 + 2..A::L4 + 4].fill(0xff);
+    }
     if A::V6 {
         header[A::TTL] = OWN_TTL;
     } else {
@@ -169,10 +174,36 @@ fn ip_packet<A: Family>(frame: &mut [u8]) -> Option<&mut [u8]> {
     frame.get_mut(..end)
 }
 
-/// The quoted packet in a message, preceded by 14 bytes that are not its own: so offsets from the
-/// start of a frame are right in it.
-fn quote<A: Family, const N: usize>(message: &mut [u8]) -> Option<&mut [u8; N]> {
-    message.get_mut(A::L4 + 8 - offset::IP..)?.first_chunk_mut::<N>()
+/// The packet that an error quotes, as we sent it.
+struct Quote<A> {
+    transport: Transport,
+    tuple: Tuple<A>,
+    /// Where in the message's frame its TCP or UDP header begins.
+    l4: usize,
+}
+
+impl<A: Family> Quote<A> {
+    /// 14 bytes before the quoted packet: offsets from the start of a frame are right from here.
+    const START: usize = A::L4 + 8 - offset::IP;
+
+    /// `N`: bytes up to the end of a UDP header. An IPv6 first fragment has its Fragment header before.
+    fn read<const N: usize>(message: &[u8]) -> Result<Self, DropReason> {
+        let frame = message.get(Self::START..).ok_or(DropReason::Truncated)?;
+        let mut header = *frame.first_chunk::<N>().ok_or(DropReason::Truncated)?;
+        let mut l4 = A::L4;
+        if A::V6 && header[A::PROTOCOL] == FRAGMENT_HEADER {
+            let [next, _, offset, low, ..] = get::<8, N>(&header, A::L4);
+            if u16::from_be_bytes([offset, low]) & 0xfff8 != 0 {
+                return Err(DropReason::UnsupportedHeader); // it does not begin with ports
+            }
+            l4 += Fragment::header_len(true);
+            let behind = frame.get(l4..).and_then(<[u8]>::first_chunk::<8>);
+            put(&mut header, A::L4, *behind.ok_or(DropReason::Truncated)?);
+            header[A::PROTOCOL] = next;
+        }
+        let transport = quoted_transport::<A, N>(&header)?;
+        Ok(Self { transport, tuple: Tuple::read(&header), l4: Self::START + l4 })
+    }
 }
 
 fn quoted_transport<A: Family, const N: usize>(quoted: &[u8; N]) -> Result<Transport, DropReason> {
@@ -195,15 +226,14 @@ fn quoted_transport<A: Family, const N: usize>(quoted: &[u8; N]) -> Result<Trans
 /// that, from the address he sent it to (`out`).
 fn translate_error<A: Family, const N: usize>(
     message: &mut [u8],
-    quoted: &Tuple<A>,
+    quoted: &Quote<A>,
     out: &Tuple<A>,
-    transport: Transport,
 ) {
     let body = A::L4 + 8;
     let changed = (message.len() - body).min(MOST_CHANGED) & !1;
     let mut before = [0; MOST_CHANGED];
     before[..changed].copy_from_slice(&message[body..body + changed]);
-    translate_quote::<A, N>(message, quoted, &out.reversed(), transport);
+    translate_quote::<A, N>(message, quoted, &out.reversed());
     let mut delta = Delta::NONE.replace(&before[..changed], &message[body..body + changed]);
 
     let Some(header) = message.first_chunk_mut::<N>() else {
@@ -227,33 +257,37 @@ fn translate_error<A: Family, const N: usize>(
     update(header, A::L4 + 2, delta);
 }
 
-/// Put `new` in place of the quoted tuple, its checksums following as far as they are quoted.
+/// Put `new` in place of the quoted tuple, its checksums following as far as they are quoted. The
+/// identification of a fragment stays ours: who gets the error looks for ports.
 fn translate_quote<A: Family, const N: usize>(
     message: &mut [u8],
-    quoted: &Tuple<A>,
+    quoted: &Quote<A>,
     new: &Tuple<A>,
-    transport: Transport,
 ) {
-    let (addresses, ports) = deltas(quoted, new);
-    let l4 = addresses.and(ports);
-    // In a quote of 8 bytes of layer 4, TCP's checksum is missing.
-    let at = A::L4 + 8 - offset::IP + A::L4 + offset::TCP_CHECKSUM;
-    if is_tcp(transport)
-        && let Some(field) = message.get_mut(at..at + 2)
-    {
-        update(field, 0, l4);
+    let (addresses, ports) = deltas(&quoted.tuple, new);
+    let l4_delta = addresses.and(ports);
+    let new = new.wire();
+    let ip = message.get_mut(Quote::<A>::START..).and_then(<[u8]>::first_chunk_mut::<N>);
+    if let Some(ip) = ip {
+        A::write_pair(new.addresses, ip);
+        if !A::V6 {
+            update(ip, offset::V4_CHECKSUM, addresses);
+        }
     }
-    let Some(quote) = quote::<A, N>(message) else {
+    let Some(l4) = message.get_mut(quoted.l4..) else {
         return;
     };
-    new.wire().write(quote);
-    if !A::V6 {
-        update(quote, offset::V4_CHECKSUM, addresses);
+    if let Some(field) = l4.first_chunk_mut() {
+        *field = new.ports.to_ne_bytes();
     }
-    if !is_tcp(transport) {
-        let at = A::L4 + offset::UDP_CHECKSUM;
-        let checksum = u16::from_ne_bytes([quote[at], quote[at + 1]]);
-        quote[at..at + 2].copy_from_slice(&l4.apply_udp(checksum).to_ne_bytes());
+    if is_tcp(quoted.transport) {
+        // In a quote of 8 bytes of layer 4 it is missing.
+        if let Some(field) = l4.get_mut(offset::TCP_CHECKSUM..offset::TCP_CHECKSUM + 2) {
+            update(field, 0, l4_delta);
+        }
+    } else if let Some(field) = l4.get_mut(offset::UDP_CHECKSUM..offset::UDP_CHECKSUM + 2) {
+        let checksum = u16::from_ne_bytes([field[0], field[1]]);
+        field.copy_from_slice(&l4_delta.apply_udp(checksum).to_ne_bytes());
     }
 }
 

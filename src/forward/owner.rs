@@ -13,8 +13,9 @@ pub(super) enum Asked {
     Arrival,
     /// It arrived, and the flow table does not know it.
     Stranger,
-    /// An ICMP error about its answer arrived.
-    Error,
+    /// Something about it arrived that NICs spread by its addresses only: a fragment of it, or an
+    /// ICMP error about its answer.
+    ByAddresses,
 }
 
 impl Engine {
@@ -67,7 +68,7 @@ impl Engine {
             }
             Local::Vip { .. } => {
                 let hash = (hash >> 32) as u32;
-                let itself = asked != Asked::Error;
+                let itself = asked != Asked::ByAddresses;
                 steering.owner_of_request(context.port, itself, hash, workers, input)
             }
         }

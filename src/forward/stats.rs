@@ -10,7 +10,7 @@
 //! |---|---|
 //! | every [`Verdict::Drop`](super::Verdict::Drop) that it returns, by reason | frames received (from a port, by hand-over, from the kernel) |
 //! | packets and bytes per service and backend, when translated | frames transmitted, given to the kernel, handed over, parked |
-//! | flows; echo replies | drops that it makes itself: queue, ring or kernel path full, unresolved |
+//! | flows; echo replies | drops that it makes itself: queue, ring or kernel path full, unresolved, no first fragment |
 //!
 //! So at any moment, frames in a worker's hands apart:
 //! `received + received_by_handover + from_kernel
@@ -105,13 +105,21 @@ pub struct WorkerStats {
     /// Replies that arrived here although steering by the NIC should have led them to another
     /// worker. They count as handed over too.
     pub misdirected: Counter,
-    /// Gauge: frames that wait for a neighbour now.
+    /// Gauge: frames that wait now, for a neighbour or for the first fragment of their datagram.
     pub parked: Counter,
     drops: [Counter; DropReason::ALL.len()],
     /// Echo requests to a VIP that were answered. They count as transmitted too.
     pub echo_replies: Counter,
     /// ICMP errors about a flow's packets that were translated. They count as transmitted too.
     pub icmp_errors: Counter,
+    /// Packets too big for their way out that became an ICMP error to their sender. They count as
+    /// transmitted too.
+    pub too_big_answers: Counter,
+    /// Fragments that were translated. They count as transmitted too.
+    pub fragments: Counter,
+    /// Datagrams in fragments that made room for others in a full table: what follows of them is not
+    /// known any more.
+    pub datagrams_evicted: Counter,
     /// Gauge: flows now.
     pub flows: Counter,
     /// Gauge: of these, TCP before the handshake is complete, UDP before the first reply.
@@ -171,6 +179,9 @@ impl WorkerStats {
             drops: Default::default(),
             echo_replies: Counter::default(),
             icmp_errors: Counter::default(),
+            too_big_answers: Counter::default(),
+            fragments: Counter::default(),
+            datagrams_evicted: Counter::default(),
             flows: Counter::default(),
             flows_half_open: Counter::default(),
             flows_created: Counter::default(),

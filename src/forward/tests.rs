@@ -2,6 +2,9 @@
 
 mod adoption;
 mod checks;
+mod fragments;
+mod interleaved;
+mod too_big;
 
 use super::burst;
 use super::engine::Context;

@@ -119,9 +119,27 @@ impl Engine {
         found: Entry,
         length: u64,
     ) -> Verdict {
-        let Some(header) = frame.data_mut().first_chunk_mut::<N>() else {
+        let data = frame.data_mut();
+        let Some(header) = data.first_chunk_mut::<N>() else {
             return Verdict::Drop(DropReason::Truncated);
         };
+        let verdict = self.translate_header::<A, TCP, N>(context, header, hash, found, length);
+        if verdict == Verdict::Drop(DropReason::TooBig) {
+            let header = *header;
+            return self.answer_too_big::<A, TCP, N>(context, data, &header).unwrap_or(verdict);
+        }
+        verdict
+    }
+
+    /// The same, of its headers: those of a first fragment, too.
+    pub(super) fn translate_header<A: Family, const TCP: bool, const N: usize>(
+        &mut self,
+        context: &Context,
+        header: &mut [u8; N],
+        hash: u32,
+        found: Entry,
+        length: u64,
+    ) -> Verdict {
         let flags = tcp_flags::<A, TCP, N>(header);
         if !(TCP && self.may_start_anew(context.tables, found, flags))
             && let Some(verdict) = self.translate_of::<A, TCP, N>(context, header, found, length)
@@ -200,7 +218,14 @@ impl Engine {
         }
     }
 
-    fn count(&self, service: ServiceId, backend: BackendId, direction: Direction, length: u64) {
+    /// A packet of so many bytes was translated.
+    pub(super) fn count(
+        &self,
+        service: ServiceId,
+        backend: BackendId,
+        direction: Direction,
+        length: u64,
+    ) {
         let add = |usage: Option<&Usage>| {
             if let Some(usage) = usage {
                 usage.traffic[direction as usize].add(1, length);

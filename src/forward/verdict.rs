@@ -21,6 +21,11 @@ pub enum Verdict {
     Wait {
         next_hop: NextHopId,
     },
+    /// A fragment that came before the first of its datagram: keep it, a few in all, and forward it
+    /// again once [`Engine::knows_datagram`](super::Engine::knows_datagram).
+    Await {
+        datagram: u32,
+    },
     Drop(DropReason),
 }
 
@@ -63,8 +68,14 @@ drop_reasons! {
     BadSource => "bad-source",
     /// TTL or hop limit expired
     TtlExpired => "ttl-expired",
-    /// a fragment addressed to a VIP or LIP
+    /// a fragment of something other than TCP or UDP, addressed to a VIP or LIP
     Fragment => "fragment",
+    /// a first fragment that does not hold the whole TCP or UDP header
+    FragmentHeader => "fragment-header",
+    /// a fragment that overlaps the first of its datagram
+    FragmentOverlap => "fragment-overlap",
+    /// a fragment whose datagram's first fragment did not come in time, or for which too many waited
+    FragmentNoFirst => "fragment-no-first",
     /// an IPv6 extension header chain or IPv4 options the packet path does not follow
     UnsupportedHeader => "unsupported-header",
     /// addressed to a VIP on a protocol or port that has no service
@@ -87,7 +98,8 @@ drop_reasons! {
     NoRoute => "no-route",
     /// the neighbour did not resolve, or too many frames waited for it
     Unresolved => "unresolved",
-    /// larger than the MTU of the port it must leave by
+    /// larger than the MTU of the port it must leave by, and not answered by an ICMP error: it may be
+    /// fragmented on its way, or there were too many
     TooBig => "too-big",
     /// the port did not take it: its transmit queue is full
     TxFull => "tx-full",

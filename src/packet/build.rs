@@ -2,6 +2,7 @@
 //! benches feed in. Not on the packet path: this allocates.
 
 use super::checksum::{self, fold, pseudo_header};
+use super::fragment::Fragment;
 use super::parse::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP,
 };
@@ -100,6 +101,84 @@ pub fn ip(
     frame
 }
 
+/// The fragments of an untagged IP frame without options or extension headers, in order, each with
+/// at most so many bytes of its payload (rounded down to a multiple of 8, at least 8). IPv4 keeps 16
+/// bits of the identification and loses "do not fragment".
+pub fn fragments(frame: &[u8], identification: u32, payload: usize) -> Vec<Vec<u8>> {
+    let v6 = frame.get(12..14) == Some(&ETHERTYPE_IPV6.to_be_bytes());
+    let (head, l4) = frame.split_at(frame.len().min(if v6 { 54 } else { 34 }));
+    let step = (payload & !7).max(8);
+    let last = l4.len().saturating_sub(1) / step;
+    let one = |(number, part): (usize, &[u8])| {
+        let (at, more) = ((number * step) as u16, u16::from(number < last));
+        let mut frame = head.to_vec();
+        if v6 {
+            let protocol = std::mem::replace(&mut frame[20], 44);
+            frame.extend([protocol, 0]);
+            frame.extend((at | more).to_be_bytes());
+            frame.extend(identification.to_be_bytes());
+            frame[18..20].copy_from_slice(&(8 + part.len() as u16).to_be_bytes());
+        } else {
+            frame[16..18].copy_from_slice(&(20 + part.len() as u16).to_be_bytes());
+            frame[18..20].copy_from_slice(&(identification as u16).to_be_bytes());
+            frame[20..22].copy_from_slice(&(at >> 3 | more << 13).to_be_bytes());
+            frame[24..26].fill(0);
+            let value = checksum::checksum(&frame[14..34]);
+            frame[24..26].copy_from_slice(&value.to_ne_bytes());
+        }
+        frame.extend(part);
+        frame
+    };
+    l4.chunks(step).enumerate().map(one).collect()
+}
+
+/// The packet that these frames, fragments of one datagram in any order, were cut from: identification
+/// 0 and "do not fragment" as [`ip()`] makes them. `None`: something is missing, or there twice, or of
+/// another datagram, or an IPv4 header's checksum is wrong. For tests.
+pub fn reassemble(fragments: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut parts = Vec::new();
+    for frame in fragments {
+        let v6 = frame.get(12..14)? == ETHERTYPE_IPV6.to_be_bytes();
+        if !v6 && checksum::checksum(frame.get(14..34)?) != 0 {
+            return None;
+        }
+        let fragment = Fragment::read(frame, v6).ok()?;
+        let start = if v6 { 62 } else { 34 };
+        let payload = frame.get(start..start + usize::from(fragment.length))?;
+        parts.push((fragment, v6, frame, payload));
+    }
+    parts.sort_by_key(|(fragment, ..)| fragment.offset);
+    let &(head, v6, frame, _) = parts.first()?;
+    let named = |frame: &[u8]| frame.get(if v6 { 22..54 } else { 26..34 }).map(<[u8]>::to_vec);
+    let mut l4 = Vec::new();
+    for (fragment, other_v6, other, payload) in &parts {
+        let same = (fragment.identification, fragment.protocol, *other_v6)
+            == (head.identification, head.protocol, v6);
+        let in_place = usize::from(fragment.offset) == l4.len() && frame[..14] == other[..14];
+        if !same || !in_place || named(other) != named(frame) {
+            return None;
+        }
+        l4.extend_from_slice(payload);
+    }
+    let ends = |(fragment, ..): &(Fragment, bool, &Vec<u8>, &[u8])| !fragment.more;
+    if parts.iter().position(ends) != Some(parts.len() - 1) {
+        return None;
+    }
+    let mut whole = frame[..if v6 { 54 } else { 34 }].to_vec();
+    if v6 {
+        whole[18..20].copy_from_slice(&(l4.len() as u16).to_be_bytes());
+        whole[20] = head.protocol;
+    } else {
+        whole[16..18].copy_from_slice(&(20 + l4.len() as u16).to_be_bytes());
+        whole[18..22].copy_from_slice(&[0, 0, 0x40, 0]);
+        whole[24..26].fill(0);
+        let value = checksum::checksum(&whole[14..34]);
+        whole[24..26].copy_from_slice(&value.to_ne_bytes());
+    }
+    whole.extend(l4);
+    Some(whole)
+}
+
 fn v6(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -161,6 +240,26 @@ pub fn checksums_good(frame: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_up_is_put_together() {
+        let link = Link { source: [2; 6], destination: [4; 6] };
+        for (a, b) in [("10.0.0.1:9", "192.0.2.7:53"), ("[2001:db8::1]:9", "[2001:db8::2]:53")] {
+            let whole = udp(link, a.parse().unwrap(), b.parse().unwrap(), &[7; 3000]);
+            let mut parts = fragments(&whole, 77, 1001);
+            assert_eq!(parts.len(), 4);
+            parts.rotate_left(1);
+            assert_eq!(reassemble(&parts), Some(whole.clone()));
+            assert_eq!(reassemble(&parts[1..]), None, "one is missing");
+            let mut twice = parts.clone();
+            twice.push(parts[0].clone());
+            assert_eq!(reassemble(&twice), None);
+            let mut mixed = parts.clone();
+            mixed[1] = fragments(&whole, 78, 1000)[2].clone();
+            assert_eq!(reassemble(&mixed), None);
+            assert_eq!(reassemble(&[]), None);
+        }
+    }
 
     #[test]
     fn what_is_built_is_right() {

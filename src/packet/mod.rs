@@ -6,8 +6,10 @@
 
 pub mod build;
 pub mod checksum;
+mod fragment;
 mod frame;
 mod parse;
 
+pub use fragment::Fragment;
 pub use frame::{Checksum, Frame, RxMeta, TxOffload};
 pub use parse::*;

@@ -29,6 +29,7 @@ pub const TCP_ACK: u8 = 0x10;
 pub mod offset {
     pub const IP: usize = 14;
     pub const V4_LENGTH: usize = IP + 2;
+    pub const V4_IDENTIFICATION: usize = IP + 4;
     pub const V4_TTL: usize = IP + 8;
     pub const V4_PROTOCOL: usize = IP + 9;
     pub const V4_CHECKSUM: usize = IP + 10;

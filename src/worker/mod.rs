@@ -5,11 +5,13 @@
 //! sends, frees and counts, by [`Verdict`].
 //!
 //! Accounting, at every moment between turns:
-//! received (ports, kernel, other workers) = transmitted + to kernel + handed over + dropped + parked.
+//! received (ports, kernel, other workers) = transmitted + to kernel + handed over + dropped + parked
+//! (waiting for a neighbour, or for the first fragment of a datagram).
 
 mod alarm;
 mod control;
 mod idle;
+mod kept;
 mod parked;
 mod probe;
 mod ring;
@@ -34,6 +36,7 @@ use alarm::Alarm;
 use arrayvec::ArrayVec;
 use control::Gate;
 use idle::Idle;
+use kept::Kept;
 use parked::Parked;
 use ring::{Errand, Parcel};
 use std::sync::Arc;
@@ -137,6 +140,7 @@ pub struct Worker<Q: Queue> {
     rings: Rings<Q::Frame>,
     parked: Parked<Q::Frame>,
     gate: Gate,
+    kept: Kept<Q::Frame>,
     rx: Burst<Q::Frame>,
     verdicts: ArrayVec<Verdict, BURST>,
     published: Arc<Published>,
@@ -177,6 +181,7 @@ impl<Q: Queue> Worker<Q> {
             rings: parts.rings,
             parked: Parked::new(),
             gate: Gate::new(),
+            kept: Kept::new(),
             rx: Burst::new(),
             verdicts: ArrayVec::new(),
             published: parts.published,
@@ -217,6 +222,9 @@ impl<Q: Queue> Worker<Q> {
             work += self.receive(PortId(index as u16), now);
         }
         work += self.receive_handed_over(now);
+        if !self.kept.is_empty() {
+            self.serve_kept(now);
+        }
         self.engine.tick(&self.tables, now);
         self.expire_parked(now);
         self.flush();
@@ -300,7 +308,7 @@ impl<Q: Queue> Worker<Q> {
         let mut burst = std::mem::take(&mut self.rx);
         let verdicts = std::mem::take(&mut self.verdicts);
         for (frame, verdict) in burst.drain(..).zip(verdicts) {
-            self.carry_out(verdict, port, frame, now);
+            self.carry_out(verdict, (port, origin), frame, now);
         }
     }
 
@@ -324,7 +332,13 @@ impl<Q: Queue> Worker<Q> {
         true
     }
 
-    fn carry_out(&mut self, verdict: Verdict, from: PortId, frame: Q::Frame, now: Now) {
+    fn carry_out(
+        &mut self,
+        verdict: Verdict,
+        (from, origin): (PortId, Origin),
+        frame: Q::Frame,
+        now: Now,
+    ) {
         match verdict {
             Verdict::Transmit { port } => self.transmit(port, frame),
             Verdict::Kernel => self.give_to_kernel(from, frame, now),
@@ -335,6 +349,7 @@ impl<Q: Queue> Worker<Q> {
                 Some(neighbour) => self.park(frame, neighbour, now),
                 None => self.drop_frame(frame, DropReason::Unresolved),
             },
+            Verdict::Await { datagram } => self.keep(frame, datagram, (from, origin), now),
             // Counted by the engine.
             Verdict::Drop(_) => drop(frame),
         }
@@ -358,48 +373,6 @@ impl<Q: Queue> Worker<Q> {
         match self.rings.send(to, Parcel { errand, frame }) {
             Ok(()) => self.shared.stats.handed_over.packets.add(1),
             Err(frame) => self.drop_frame(frame, full),
-        }
-    }
-
-    fn park(&mut self, frame: Q::Frame, neighbour: Neighbour, now: Now) {
-        match self.parked.park(frame, neighbour, now) {
-            Ok(()) => {
-                // A full queue of wishes holds this one already or will be asked again.
-                let _ = self.wanted_neighbours.try_send(neighbour);
-                self.shared.stats.parked.set(self.parked.len() as u64);
-            }
-            Err(frame) => self.drop_frame(frame, DropReason::Unresolved),
-        }
-    }
-
-    fn retry_parked(&mut self) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let mut parked = self.parked.take();
-        parked.retry(|mut frame| {
-            match self.engine.resolve(&self.tables, &mut frame) {
-                Verdict::Wait { .. } => return Some(frame),
-                Verdict::Transmit { port } => self.transmit(port, frame),
-                Verdict::Drop(_) => drop(frame),
-                Verdict::Kernel | Verdict::Handover { .. } => {
-                    self.drop_frame(frame, DropReason::NoRoute);
-                }
-            }
-            None
-        });
-        self.parked = parked;
-        self.shared.stats.parked.set(self.parked.len() as u64);
-    }
-
-    fn expire_parked(&mut self, now: Now) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let expired = self.parked.expire(now);
-        if expired > 0 {
-            self.shared.stats.count_drops(DropReason::Unresolved, expired as u64);
-            self.shared.stats.parked.set(self.parked.len() as u64);
         }
     }
 

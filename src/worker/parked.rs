@@ -1,7 +1,9 @@
 //! Frames that wait for a neighbour to resolve: a few per neighbour, not many in all, not for long.
 
-use crate::forward::Now;
+use super::Worker;
 use crate::forward::tables::PortId;
+use crate::forward::{DropReason, Now, Verdict};
+use crate::port::Queue;
 use std::net::IpAddr;
 
 /// Most frames that wait on one worker.
@@ -71,6 +73,54 @@ impl<F> Parked<F> {
         let before = self.frames.len();
         self.frames.retain(|w| now.0.saturating_sub(w.since.0) < PATIENCE_NS);
         before - self.frames.len()
+    }
+}
+
+impl<Q: Queue> Worker<Q> {
+    pub(super) fn park(&mut self, frame: Q::Frame, neighbour: Neighbour, now: Now) {
+        match self.parked.park(frame, neighbour, now) {
+            Ok(()) => {
+                // A full queue of wishes holds this one already or will be asked again.
+                let _ = self.wanted_neighbours.try_send(neighbour);
+                self.show_waiting();
+            }
+            Err(frame) => self.drop_frame(frame, DropReason::Unresolved),
+        }
+    }
+
+    pub(super) fn retry_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut parked = self.parked.take();
+        parked.retry(|mut frame| {
+            match self.engine.resolve(&self.tables, &mut frame) {
+                Verdict::Wait { .. } => return Some(frame),
+                Verdict::Transmit { port } => self.transmit(port, frame),
+                Verdict::Drop(_) => drop(frame),
+                Verdict::Kernel | Verdict::Handover { .. } | Verdict::Await { .. } => {
+                    self.drop_frame(frame, DropReason::NoRoute);
+                }
+            }
+            None
+        });
+        self.parked = parked;
+        self.show_waiting();
+    }
+
+    pub(super) fn expire_parked(&mut self, now: Now) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let expired = self.parked.expire(now);
+        if expired > 0 {
+            self.shared.stats.count_drops(DropReason::Unresolved, expired as u64);
+            self.show_waiting();
+        }
+    }
+
+    pub(super) fn show_waiting(&self) {
+        self.shared.stats.parked.set((self.parked.len() + self.kept.len()) as u64);
     }
 }
 

@@ -98,6 +98,9 @@ fn worker(id: u16, core: u16) -> WorkerInfo {
         kernel_packets: 12_345,
         handover_packets: 4_321_000,
         misdirected_packets: 12,
+        too_big_answers: 7,
+        fragment_packets: 2_040,
+        forgotten_datagrams: 3,
         dropped_packets: 7_001,
     }
 }

@@ -21,7 +21,7 @@ use super::{INNER, INNER_MAC, OUTER, OUTER_MAC, ROUTER_MAC, backend_mac};
 use dunlin::forward::tables::PortId;
 use dunlin::packet::build::{self, Link};
 use dunlin::packet::checksum::checksum;
-use dunlin::packet::{Checksum, Frame, RxMeta};
+use dunlin::packet::{Checksum, Fragment, Frame, Kind, Other, RxMeta, parse as parse_frame};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -247,6 +247,18 @@ pub fn describe(frame: &[u8]) -> String {
         let address = |at: usize| IpAddr::from([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]);
         (address(12), address(16), ip[9], ip[8], &ip[20..])
     };
+    if let Ok(Kind::OtherIp { why: Other::Fragment, .. }) = parse_frame(frame, frame.len(), false)
+        && let Ok(fragment) = Fragment::read(frame, v6)
+    {
+        let Fragment { protocol, identification, offset, length, more } = fragment;
+        let more = if more { ", more to come" } else { "" };
+        let sums = if v6 || checksum(&ip[..20]) == 0 { "right" } else { "WRONG" };
+        return format!(
+            "fragment of protocol {protocol} {source} > {destination}, {length} bytes at {offset} of \
+             {identification:#x}{more}, ttl {ttl}, header {sums}, {macs}, {} bytes",
+            frame.len()
+        );
+    }
     let sums = if build::checksums_good(frame) { "checksums right" } else { "checksum WRONG" };
     let what = match protocol {
         6 | 17 if l4.len() >= 8 => {

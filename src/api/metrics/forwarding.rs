@@ -8,7 +8,7 @@ use crate::api::model::{
 
 pub(super) fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
     type Read = fn(&WorkerInfo) -> Value;
-    let families: [(&str, Kind, &str, Read); 15] = [
+    let families: [(&str, Kind, &str, Read); 18] = [
         ("beat_age_seconds", Kind::Gauge, "Time since the worker's last beat.", |w| {
             (w.beat_age_ms as f64 / 1e3).into()
         }),
@@ -42,6 +42,21 @@ pub(super) fn workers(out: &mut Exposition, workers: &[WorkerInfo]) {
             Kind::Counter,
             "Replies that steering by the NIC led to the wrong worker; handed over.",
             |w| w.misdirected_packets.into(),
+        ),
+        (
+            "too_big_answers_total",
+            Kind::Counter,
+            "Packets too big for their way out, answered by an ICMP error.",
+            |w| w.too_big_answers.into(),
+        ),
+        ("fragment_packets_total", Kind::Counter, "Fragments translated.", |w| {
+            w.fragment_packets.into()
+        }),
+        (
+            "forgotten_datagrams_total",
+            Kind::Counter,
+            "Datagrams in fragments that made room for others in a full table.",
+            |w| w.forgotten_datagrams.into(),
         ),
         ("drop_packets_total", Kind::Counter, "Packets dropped, all reasons.", |w| {
             w.dropped_packets.into()

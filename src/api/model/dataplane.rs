@@ -75,6 +75,15 @@ pub struct WorkerInfo {
     /// Of these, replies that the NIC should have given to the right worker and did not.
     #[serde(default)]
     pub misdirected_packets: u64,
+    /// Packets too big for their way out, answered by an ICMP error; they are among `tx_packets` too.
+    #[serde(default)]
+    pub too_big_answers: u64,
+    /// Fragments translated; they are among `tx_packets` too.
+    #[serde(default)]
+    pub fragment_packets: u64,
+    /// Datagrams in fragments that were forgotten early, because there were too many at a time.
+    #[serde(default)]
+    pub forgotten_datagrams: u64,
     pub dropped_packets: u64,
 }
 

@@ -108,7 +108,7 @@ impl Steering {
     }
 
     /// The owner of a request that arrived on `port`; `None`: whoever received it. `itself`: it is
-    /// the request that arrived, not an error about its answer. `hash`: of its tuple, 32 uniform
+    /// the request that arrived, whole, not a fragment of it or an error about its answer. `hash`: of its tuple, 32 uniform
     /// bits that all workers compute alike.
     pub fn owner_of_request(
         &self,

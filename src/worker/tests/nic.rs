@@ -1,6 +1,8 @@
 //! The real loop behind NICs that really steer: their receive side is a model with a hash of its
 //! own (the bit by bit reference), a redirection table, and flow rules.
 
+mod fragments;
+
 use super::*;
 use crate::forward::steering::tests::reference_hash;
 use crate::forward::steering::{Hashed, Mode, PortOffer, RssOffer, Wish, choose, owner_of_lip};
@@ -41,7 +43,7 @@ impl Nic {
         }
     }
 
-    /// The queue of a frame: TCP and UDP by addresses and ports, other IP by addresses.
+    /// The queue of a frame: TCP and UDP by addresses and ports, other IP and fragments by addresses.
     fn queue(&self, frame: &[u8]) -> u16 {
         let v6 = frame[12] == 0x86;
         let (addresses, l4, protocol) =
@@ -51,7 +53,8 @@ impl Nic {
             return queue;
         }
         let mut input = frame[addresses].to_vec();
-        if protocol == 6 || protocol == 17 {
+        let fragment = !v6 && (u16::from(frame[20]) << 8 | u16::from(frame[21])) & 0x3fff != 0;
+        if !fragment && (protocol == 6 || protocol == 17) {
             input.extend(&frame[l4..l4 + 4]);
         }
         self.rss.reta[reference_hash(&self.rss.key, &input) as usize % self.rss.reta.len()]

@@ -1,7 +1,7 @@
 //! Datagrams: servers that answer with their name, a client that asks, and a flood.
 
 use crate::netns::Netns;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Echo {
         let stop = Arc::new(AtomicBool::new(false));
         let (name, stopped) = (ns.name().to_owned(), stop.clone());
         let thread = ns.thread("echo", move || {
-            let mut datagram = [0; 2048];
+            let mut datagram = vec![0; 1 << 16];
             while !stopped.load(Ordering::Relaxed) {
                 if let Ok((len, from)) = socket.recv_from(&mut datagram) {
                     let answer = [name.as_bytes(), b" ", &datagram[..len]].concat();
@@ -69,6 +69,20 @@ pub fn ask_anew(
         .map(|_| open(target, UNUSED_PORT.fetch_add(1, Ordering::Relaxed)))
         .collect::<Result<Vec<_>, _>>()?;
     question(target, &sockets, timeout)
+}
+
+/// Ask once, with so many bytes, and hear them again: both kernels cut what is longer than their MTU
+/// into fragments, and put fragments together. From the calling thread's namespace.
+pub fn ask_at_length(target: SocketAddr, bytes: usize, timeout: Duration) -> Result<()> {
+    let socket = open(target, 0)?;
+    socket.set_read_timeout(Some(timeout))?;
+    let question: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+    socket.send(&question)?;
+    let mut answer = vec![0; 1 << 16];
+    let len = socket.recv(&mut answer).with_context(|| format!("{target}: {bytes} bytes"))?;
+    let heard = answer[..len].splitn(2, |byte| *byte == b' ').nth(1);
+    ensure!(heard == Some(&question[..]), "{target}: asked {bytes} bytes, heard {len} others");
+    Ok(())
 }
 
 /// Below every port the kernel gives out by itself (`ip_local_port_range`: from 32768).

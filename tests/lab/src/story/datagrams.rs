@@ -29,8 +29,8 @@ pub fn echo_service(backends: u8) -> String {
 }
 
 impl Story {
-    /// Datagrams through both VIPs of [`echo_service`]: answered, spread, shown, and dropped for a
-    /// named reason when no backend is left. Pings of the VIPs are answered.
+    /// Datagrams through both VIPs of [`echo_service`]: answered, spread, shown, answered if they come in
+    /// fragments too, and dropped for a named reason when no backend is left. Pings of the VIPs are answered.
     pub fn datagrams(&mut self) -> Result<()> {
         const ASKED: u32 = 300;
         self.teller.step("UDP through both VIPs, each datagram from a port of its own");
@@ -48,6 +48,7 @@ impl Story {
             self.teller.check(&format!("{target}: {ASKED} answered: {answers:?}"));
         }
         self.flows_are_shown(u64::from(ASKED) * 2)?;
+        self.fragments_are_answered()?;
         for vip in [VIP4, VIP6] {
             let out = self
                 .fabric
@@ -84,6 +85,40 @@ impl Story {
         })?;
         self.teller.check(&format!("{matched} flows shown; one client's is found by its address"));
         Ok(())
+    }
+
+    /// Longer than the MTU of every wire, both ways.
+    fn fragments_are_answered(&mut self) -> Result<()> {
+        const LENGTHS: [usize; 3] = [1600, 4000, 20_000];
+        let before = self.fragments()?;
+        for vip in [VIP4, VIP6] {
+            let target = SocketAddr::new(vip, ECHO);
+            for bytes in LENGTHS {
+                let ask = || udp::ask_at_length(target, bytes, Duration::from_secs(2));
+                self.fabric.client.enter(ask)??;
+            }
+        }
+        // The last answer may not be counted yet; it was sent by a node nevertheless.
+        let least: u64 = LENGTHS.iter().map(|bytes| bytes.div_ceil(1500) as u64 * 4).sum();
+        wait_for("counted fragments", PATIENCE, || {
+            let counted = self.fragments()? - before;
+            ensure!(counted >= least, "{counted} fragments counted, at least {least} were sent");
+            Ok(())
+        })?;
+        self.teller.check("datagrams of 1600, 4000 and 20000 bytes came back, in fragments");
+        Ok(())
+    }
+
+    /// Fragments translated, over all nodes.
+    fn fragments(&self) -> Result<u64> {
+        let mut sum = 0;
+        for node in &self.fabric.nodes {
+            let workers = node.get("/v1/workers")?;
+            for worker in workers.as_array().context("workers")? {
+                sum += worker["fragment_packets"].as_u64().context("fragment_packets")?;
+            }
+        }
+        Ok(sum)
     }
 
     fn no_backend_is_counted(&mut self) -> Result<()> {
