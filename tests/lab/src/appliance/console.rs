@@ -45,11 +45,8 @@ impl Lonely {
             );
         }
         let serving = wait_for("dunlin.service", PATIENCE, || {
-            let status = node.ask("status")?;
-            ensure!(
-                status.to_string().contains("typed"),
-                "it is not the node that was typed: {status}"
-            );
+            let ports = node.ask("ports")?.to_string();
+            ensure!(ports.contains("dn0") && ports.contains("net_virtio"), "its ports: {ports}");
             node.run("systemctl is-active dunlin.service")
         });
         node.explained(serving)?;
