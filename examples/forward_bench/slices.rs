@@ -3,7 +3,8 @@
 //!
 //! On a shared machine a CPU is at times half as fast as a moment before, for seconds, whatever runs on
 //! it. Measurements of a second each, one after the other, compare such moments; neighbouring slices
-//! meet the same one.
+//! meet the same one. At other times two of its CPUs are really one: then a loop that needs nothing but
+//! registers does not run twice as often on two of them either. Such comparisons are left out, and counted.
 
 use crate::node::Handle;
 use crate::{Args, Measured, drops};
@@ -12,6 +13,7 @@ use dunlin::forward::Now;
 use dunlin::port::Queue;
 use dunlin::worker::{Shared, Worker};
 use nix::time::{ClockId, clock_gettime};
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -23,6 +25,18 @@ const SLICE: Duration = Duration::from_millis(30);
 /// For caches, and for every flow to be seen.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// Of the loop in registers.
+const CONTROL: Duration = Duration::from_millis(10);
+/// Two CPUs are two if that loop runs so much more often on both.
+const TWO: f64 = 1.95;
+
+/// What to do in a slice.
+#[derive(Debug, Clone, Copy)]
+enum Task {
+    Forward,
+    Registers,
+}
+
 /// What one worker did in a slice.
 struct Slice {
     received: u64,
@@ -33,13 +47,13 @@ struct Slice {
 
 /// The end of the channels that says when to run.
 pub struct Orders {
-    go: Vec<SyncSender<()>>,
+    go: Vec<SyncSender<Task>>,
     done: Receiver<Slice>,
 }
 
 /// A worker's end.
 pub struct Obeys {
-    go: Receiver<()>,
+    go: Receiver<Task>,
     done: SyncSender<Slice>,
 }
 
@@ -61,21 +75,39 @@ pub fn obey<Q: Queue>(
     orders: &Obeys,
 ) -> Result<Measured> {
     let stats = &shared.stats;
-    while orders.go.recv().is_ok() {
+    while let Ok(task) = orders.go.recv() {
         let (received, sent) = (stats.received.packets.get(), stats.transmitted.packets.get());
         let (cpu, begin) = (cpu_time()?, Instant::now());
-        worker.run(&clock);
+        let rounds = match task {
+            Task::Forward => {
+                worker.run(&clock);
+                0
+            }
+            Task::Registers => registers(shared),
+        };
         let slice = Slice {
             cpu_ns: cpu_time()?.saturating_sub(cpu).as_nanos() as u64,
             wall_ns: begin.elapsed().as_nanos() as u64,
-            received: stats.received.packets.get() - received,
-            sent: stats.transmitted.packets.get() - sent,
+            received: stats.received.packets.get() - received + rounds,
+            sent: stats.transmitted.packets.get() - sent + rounds,
         };
         orders.done.send(slice).context("nobody counts the slices")?;
     }
     let drops = drops(stats);
     ensure!(drops.is_empty(), "packets were dropped: {drops:?}");
     Ok(Measured::default())
+}
+
+/// Arithmetic until stopped: how many rounds.
+fn registers(shared: &Shared) -> u64 {
+    let (mut rounds, mut state) = (0, 1u64);
+    while !shared.stop.load(Ordering::Relaxed) {
+        for _ in 0..64 {
+            state = black_box(state.wrapping_mul(0x5851_f42d_4c95_7f2d).rotate_left(7) ^ rounds);
+        }
+        rounds += 1;
+    }
+    rounds
 }
 
 /// CPU time of this thread; its schedstat is only brought up to date at ticks.
@@ -109,17 +141,24 @@ pub fn compare(args: &Args, mut handle: Handle, orders: &Orders) -> Result<()> {
     );
     slice(&handle, orders, 0..workers, WARM_UP)?;
     let begin = Instant::now();
-    let mut ratios = Vec::new();
+    let (mut ratios, mut left_out) = (Vec::new(), 0);
     while begin.elapsed() < Duration::from_secs(args.seconds) {
-        ratios.push(if changing {
+        if changing {
             let before = slice(&handle, orders, 0..workers, SLICE)?;
             let meanwhile = changes(args, &mut handle, orders)?;
-            meanwhile.to(before, slice(&handle, orders, 0..workers, SLICE)?)
+            ratios.push(meanwhile.to(before, slice(&handle, orders, 0..workers, SLICE)?));
+        } else if !two_cpus(&handle, orders)? {
+            left_out += 1;
         } else {
             let one = slice(&handle, orders, 0..1, SLICE)?;
             let all = slice(&handle, orders, 0..2, SLICE)?;
-            all.to(one, slice(&handle, orders, 1..2, SLICE)?)
-        });
+            let ratio = all.to(one, slice(&handle, orders, 1..2, SLICE)?);
+            // They were two before; were they afterwards?
+            match two_cpus(&handle, orders)? {
+                true => ratios.push(ratio),
+                false => left_out += 1,
+            }
+        }
     }
     println!(
         "{}",
@@ -129,6 +168,7 @@ pub fn compare(args: &Args, mut handle: Handle, orders: &Orders) -> Result<()> {
             "workers": args.workers,
             "changes_per_second": args.changes_per_second,
             "comparisons": ratios.len(),
+            "left_out": left_out,
             "by_cpu": quartiles(ratios.iter().map(|speed| speed.by_cpu)),
             "by_clock": quartiles(ratios.iter().map(|speed| speed.by_clock)),
         })
@@ -136,9 +176,25 @@ pub fn compare(args: &Args, mut handle: Handle, orders: &Orders) -> Result<()> {
     Ok(())
 }
 
-/// Let these workers run for so long.
+/// Whether the machine gives two CPUs just now.
+fn two_cpus(handle: &Handle, orders: &Orders) -> Result<bool> {
+    let run = |workers| run(handle, orders, (Task::Registers, workers), CONTROL);
+    let (one, both, other) = (run(0..1)?, run(0..2)?, run(1..2)?);
+    Ok(both.to(one, other).by_clock >= TWO)
+}
+
+/// Let these workers forward for so long.
 fn slice(handle: &Handle, orders: &Orders, workers: Range<usize>, time: Duration) -> Result<Speed> {
-    during(handle, orders, workers, || {
+    run(handle, orders, (Task::Forward, workers), time)
+}
+
+fn run(
+    handle: &Handle,
+    orders: &Orders,
+    what: (Task, Range<usize>),
+    time: Duration,
+) -> Result<Speed> {
+    during(handle, orders, what, || {
         thread::sleep(time);
         Ok(())
     })
@@ -147,7 +203,7 @@ fn slice(handle: &Handle, orders: &Orders, workers: Range<usize>, time: Duration
 /// A slice in which new tables are published at the rate asked for.
 fn changes(args: &Args, handle: &mut Handle, orders: &Orders) -> Result<Speed> {
     let running = handle.clone();
-    during(&running, orders, 0..usize::from(args.workers), || {
+    during(&running, orders, (Task::Forward, 0..usize::from(args.workers)), || {
         let (begin, rate) = (Instant::now(), args.changes_per_second);
         let all = (SLICE.as_secs_f64() * f64::from(rate)) as u32;
         for change in 1..=all {
@@ -164,13 +220,13 @@ fn changes(args: &Args, handle: &mut Handle, orders: &Orders) -> Result<Speed> {
 fn during(
     handle: &Handle,
     orders: &Orders,
-    workers: Range<usize>,
+    (task, workers): (Task, Range<usize>),
     act: impl FnOnce() -> Result<()>,
 ) -> Result<Speed> {
     let chosen = &handle.shared[workers.clone()];
     for (shared, go) in chosen.iter().zip(&orders.go[workers]) {
         shared.stop.store(false, Ordering::Relaxed);
-        go.send(()).context("a worker is gone")?;
+        go.send(task).context("a worker is gone")?;
     }
     let acted = act();
     for shared in chosen {
@@ -189,9 +245,9 @@ fn during(
     acted.map(|()| speed)
 }
 
-/// The first, the median, the third.
-fn quartiles(values: impl Iterator<Item = f64>) -> [f64; 3] {
+/// The first, the median, the third; nothing of nothing.
+fn quartiles(values: impl Iterator<Item = f64>) -> [Option<f64>; 3] {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|quarter| sorted.get(sorted.len() * quarter / 4).copied().unwrap_or(f64::NAN))
+    [1, 2, 3].map(|quarter| sorted.get(sorted.len() * quarter / 4).copied())
 }

@@ -30,26 +30,37 @@ pub struct Compared {
 
 /// Of two ways, compared over and over: quartiles of the ratios.
 pub struct Sliced {
+    /// Not a number, if there was nothing to compare.
     pub median: f64,
     quartiles: [f64; 2],
     comparisons: f64,
+    left_out: f64,
 }
 
 impl Sliced {
     fn read(line: &Value, key: &str) -> Result<Self> {
-        let quartile =
-            |n: usize| line[key][n].as_f64().with_context(|| format!("no {key} in {line}"));
+        let quartile = |n: usize| line[key][n].as_f64().unwrap_or(f64::NAN);
         Ok(Self {
-            median: quartile(1)?,
-            quartiles: [quartile(0)?, quartile(2)?],
+            median: quartile(1),
+            quartiles: [quartile(0), quartile(2)],
             comparisons: number(line, "comparisons")?,
+            left_out: number(line, "left_out")?,
         })
+    }
+
+    /// Whether enough was compared to require something of it.
+    pub fn says_something(&self) -> bool {
+        self.comparisons >= 9.0
     }
 
     pub fn detail(&self) -> String {
         let [first, third] = self.quartiles;
+        let left_out = match self.left_out {
+            none if none < 1.0 => String::new(),
+            some => format!("; {some} left out: the machine had not two CPUs to give then"),
+        };
         format!(
-            "{} comparisons of 30 ms each; half of them between {first:.3} and {third:.3}",
+            "{} comparisons of 30 ms each, half of them between {first:.3} and {third:.3}{left_out}",
             self.comparisons
         )
     }
@@ -111,6 +122,25 @@ impl Bench {
             spread: spread(&ratios),
             bytes_per_flow,
         })
+    }
+
+    /// Time per packet of another kind of traffic, to that of UDP over IPv4 measured right before and
+    /// right after. Median.
+    pub fn to_udp(&self, flows: u32, args: &[&str]) -> Result<f64> {
+        let mut ratios = Vec::new();
+        for round in 1..=self.rounds {
+            let before = self.ns(&self.forward(flows, &[], &[])?)?;
+            let other = self.ns(&self.forward(flows, args, &[])?)?;
+            let after = self.ns(&self.forward(flows, &[], &[])?)?;
+            let ratio = other / (2.0 / (1.0 / before + 1.0 / after));
+            println!(
+                "{flows} flows {}, round {round}: UDP {before:.1}, this {other:.1}, UDP {after:.1} \
+                 ns: {ratio:.3}",
+                args.join(" ")
+            );
+            ratios.push(ratio);
+        }
+        Ok(median(&ratios))
     }
 
     /// Speed while tables are published 1000 times a second, to the speed without, by CPU time.
