@@ -87,25 +87,26 @@ impl Story {
         Ok(())
     }
 
-    /// Longer than the MTU of every wire, both ways.
+    /// Longer than the MTU of every wire, both ways. IPv6 alone: DPDK's af_packet, on which the lab's nodes
+    /// stand, has the kernel put fragments of IPv4 together before the node sees them
+    /// (`PACKET_FANOUT_FLAG_DEFRAG`), and what comes of it is larger than the wire.
     fn fragments_are_answered(&mut self) -> Result<()> {
         const LENGTHS: [usize; 3] = [1600, 4000, 20_000];
         let before = self.fragments()?;
-        for vip in [VIP4, VIP6] {
-            let target = SocketAddr::new(vip, ECHO);
-            for bytes in LENGTHS {
-                let ask = || udp::ask_at_length(target, bytes, Duration::from_secs(2));
-                self.fabric.client.enter(ask)??;
-            }
+        let target = SocketAddr::new(VIP6, ECHO);
+        for bytes in LENGTHS {
+            let ask = || udp::ask_at_length(target, bytes, Duration::from_secs(2));
+            self.fabric.client.enter(ask)??;
         }
         // The last answer may not be counted yet; it was sent by a node nevertheless.
-        let least: u64 = LENGTHS.iter().map(|bytes| bytes.div_ceil(1500) as u64 * 4).sum();
+        let least: u64 = LENGTHS.iter().map(|bytes| bytes.div_ceil(1500) as u64 * 2).sum();
         wait_for("counted fragments", PATIENCE, || {
             let counted = self.fragments()? - before;
             ensure!(counted >= least, "{counted} fragments counted, at least {least} were sent");
             Ok(())
         })?;
-        self.teller.check("datagrams of 1600, 4000 and 20000 bytes came back, in fragments");
+        self.teller
+            .check("datagrams of 1600, 4000 and 20000 bytes came back over IPv6, in fragments");
         Ok(())
     }
 
