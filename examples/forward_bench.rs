@@ -46,11 +46,11 @@ use clap::Parser;
 use dunlin::config::model::Device;
 use dunlin::forward::tables::Timeouts;
 use dunlin::forward::{DropReason, Now, WorkerStats};
+use dunlin::port::Queue;
 use dunlin::port::dpdk::{
     DpdkPort, DpdkQueue, Eal, EalConfig, Mbuf, Mempool, NodeMemory, PoolConfig, PortConfig,
     TscClock, pin_current_thread,
 };
-use dunlin::port::{Burst, Queue};
 use dunlin::worker::{Rings, Shared, Worker};
 use node::Handle;
 use std::ops::Range;
@@ -273,7 +273,7 @@ fn measure(args: &Args, captures: &[PathBuf]) -> Result<Vec<Measured>> {
         let run = move || {
             pin_current_thread(on_thread.core)?;
             let _registered = eal.register_worker_thread()?;
-            run_swap(queue, &on_thread)
+            swap::run(queue, &on_thread)
         };
         return Ok(vec![join(thread::spawn(run))?]);
     }
@@ -465,35 +465,6 @@ fn pace(args: &Args, mut handle: Handle, started: &Receiver<()>) -> Result<()> {
     }
     stop_all();
     Ok(())
-}
-
-/// The swap callback, in place of the node.
-fn run_swap(mut queue: DpdkQueue, args: &Args) -> Result<Measured> {
-    let mut burst = Burst::new();
-    let mut pass = |until: &mut dyn FnMut(u64) -> bool| {
-        let (mut received, mut sent) = (0, 0);
-        while !until(received) {
-            for _ in 0..256 {
-                let (more, out) = swap::turn(&mut queue, &mut burst);
-                received += more;
-                sent += out;
-            }
-        }
-        (received, sent)
-    };
-    let warm = Instant::now();
-    pass(&mut |received| {
-        received > 2 * u64::from(args.flows) && warm.elapsed() > Duration::from_millis(300)
-    });
-    let schedstat = Path::new("/proc/thread-self/schedstat");
-    let before = cpu_ns(schedstat)?;
-    let (start, time) = (Instant::now(), Duration::from_secs(args.seconds));
-    let (received, sent) = pass(&mut |received| match args.packets {
-        Some(packets) => received >= packets,
-        None => start.elapsed() >= time,
-    });
-    let (cpu_ns, wall_ns) = (cpu_ns(schedstat)? - before, start.elapsed().as_nanos() as u64);
-    Ok(Measured { received, sent, cpu_ns, wall_ns, ..Measured::default() })
 }
 
 /// CPU time of a thread, from its schedstat: the first field, in nanoseconds.
