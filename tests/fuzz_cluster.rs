@@ -1,44 +1,23 @@
 //! Bounded fuzzing of datagrams between nodes on a stable toolchain: good messages, mutated, signed
 //! and not.
 //!
-//! `DUNLIN_FUZZ_SECONDS` is the time (default 2), `DUNLIN_FUZZ_SEED` the random seed (a new one each
-//! time otherwise). A failure prints both the input as hex and the seed. The same body runs under
-//! libFuzzer: see `fuzz/`.
+//! See `support/campaign.rs` for settings and failures. The same body runs under libFuzzer: see
+//! `fuzz/`.
 
+#[path = "support/campaign.rs"]
+mod campaign;
 #[path = "support/cluster.rs"]
 mod cluster;
 
 use dunlin::cluster::wire::{Body, Message, Signer};
 use dunlin::forward::{FlowKey, FlowMapping, FlowPhase};
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
-use std::fmt::Write;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
 #[test]
 fn any_datagrams_are_refused_or_answered_and_forgotten() {
-    let setting = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seconds = setting("DUNLIN_FUZZ_SECONDS").unwrap_or(2);
-    let seed = setting("DUNLIN_FUZZ_SEED").unwrap_or_else(|| rand::rng().next_u64());
-    let mut random = StdRng::seed_from_u64(seed);
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut inputs = 0u64;
-    while Instant::now() < end {
-        let input = input(&mut random);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cluster::datagrams(&input))) {
-            let hex = input.iter().fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            });
-            eprintln!("input {inputs} of seed {seed} fails:\n{hex}");
-            std::panic::resume_unwind(panic);
-        }
-        inputs += 1;
-    }
-    println!("{inputs} inputs from seed {seed}");
-    assert!(inputs > 0);
+    campaign::run("cluster", cluster::datagrams, input);
 }
 
 /// A few datagrams as [`cluster::datagrams`] reads them.

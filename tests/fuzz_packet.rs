@@ -1,19 +1,18 @@
 //! Bounded fuzzing of frame parsing and of the forward path on a stable toolchain: seeds from
 //! `tests/fixtures/seeds/packet` and the frames of the packet-path cases, mutated.
 //!
-//! `DUNLIN_FUZZ_SECONDS` is the time per test (default 2), `DUNLIN_FUZZ_SEED` the random seed (a
-//! new one each time otherwise). A failure prints both the input as hex and the seed. The same
-//! bodies run under libFuzzer: see `fuzz/`.
+//! See `support/campaign.rs` for settings and failures. The same bodies run under libFuzzer: see
+//! `fuzz/`.
 
+#[path = "support/campaign.rs"]
+mod campaign;
 mod support;
 
 use dunlin::packet::build::fragments;
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant};
-use support::frames::{from_hex, to_hex};
+use support::frames::from_hex;
 
 #[test]
 fn any_frame_is_parsed_and_forwarded() {
@@ -78,22 +77,7 @@ fn run(name: &str, body: fn(&[u8]), make: impl Fn(&mut StdRng, &[Vec<u8>]) -> Ve
     for seed in &seeds {
         body(seed);
     }
-    let setting = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seconds = setting("DUNLIN_FUZZ_SECONDS").unwrap_or(2);
-    let seed = setting("DUNLIN_FUZZ_SEED").unwrap_or_else(|| rand::rng().next_u64());
-    let mut random = StdRng::seed_from_u64(seed);
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let mut inputs = 0u64;
-    while Instant::now() < end {
-        let input = make(&mut random, &seeds);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&input))) {
-            eprintln!("{name}: input {inputs} of seed {seed} fails:\n{}", to_hex(&input));
-            std::panic::resume_unwind(panic);
-        }
-        inputs += 1;
-    }
-    println!("{name}: {inputs} inputs from seed {seed}");
-    assert!(inputs > 0);
+    campaign::run(name, body, |random| make(random, &seeds));
 }
 
 /// The seeds kept as files, and every frame of the packet-path cases.

@@ -219,7 +219,7 @@ impl Engine {
         self.adoption.questions = Some(Questions {
             waiting: VecDeque::with_capacity(MAX_WAITING),
             recent: vec![(0, never); REMEMBERED].into_boxed_slice(),
-            budget: Budget::new(limits.questions_per_second, Tick(0)),
+            budget: Budget::new(limits.questions_per_second, limits.questions_per_second),
         });
         self.adoption.max_adopted = limits.max_adopted;
     }
@@ -286,7 +286,7 @@ impl Engine {
             client: socket(tuple.source, tuple.source_port),
             vip: socket(tuple.destination, tuple.destination_port),
         };
-        if !questions.budget.take(now) || !questions.ask(key) {
+        if !questions.budget.take(now.start()) || !questions.ask(key) {
             self.stats.sharing.not_asked.add(1);
             return DropReason::NotSyn;
         }

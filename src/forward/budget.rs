@@ -1,50 +1,61 @@
-//! So many of something per second, and a second's worth at once: a token bucket.
+//! So many of something per second, and so many at once: a token bucket.
 
-use super::time::{Tick, ms_of_ticks};
+use super::time::Now;
 
-#[derive(Debug)]
-pub(super) struct Budget {
-    per_second: u32,
-    left: u32,
-    refilled: Tick,
+/// Counts in nanoseconds: time earns them, each of what is limited costs some.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    cost: u64,
+    most: u64,
+    credit: u64,
+    since: Now,
 }
 
 impl Budget {
-    pub fn new(per_second: u32, now: Tick) -> Self {
-        Self { per_second, left: per_second, refilled: now }
+    /// Full. Of 0 per second there is never one.
+    pub fn new(per_second: u32, at_once: u32) -> Self {
+        let cost = 1_000_000_000_u64.checked_div(per_second.into());
+        let most = cost.map_or(0, |cost| cost * u64::from(at_once));
+        Self { cost: cost.unwrap_or(u64::MAX), most, credit: most, since: Now(0) }
     }
 
     /// Take one, if there is one.
-    pub fn take(&mut self, now: Tick) -> bool {
-        let passed = now.since(self.refilled).max(0) as u32;
-        if passed > 0 {
-            let new = ms_of_ticks(passed).saturating_mul(self.per_second.into()) / 1000;
-            let left = u64::from(self.left).saturating_add(new);
-            self.left = left.min(self.per_second.into()) as u32;
-            self.refilled = now;
+    pub fn take(&mut self, now: Now) -> bool {
+        // A clock that was set back earns nothing.
+        let earned = now.0.saturating_sub(self.since.0);
+        self.since = now;
+        self.credit = self.credit.saturating_add(earned).min(self.most);
+        let enough = self.credit >= self.cost;
+        if enough {
+            self.credit -= self.cost;
         }
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return false,
-        };
-        true
+        enough
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::time::ticks_of_ms;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn taken(budget: &mut Budget, now: u64) -> usize {
+        (0..1000).filter(|_| budget.take(Now(now))).count()
+    }
 
     #[test]
-    fn a_seconds_worth_at_once_and_then_as_time_passes() {
-        let mut budget = Budget::new(100, Tick(7));
-        let taken = |budget: &mut Budget, now| (0..1000).filter(|_| budget.take(now)).count();
-        assert_eq!(taken(&mut budget, Tick(7)), 100);
-        let half = Tick(7).plus(ticks_of_ms(500));
-        assert!((49..=52).contains(&taken(&mut budget, half)));
-        let late = half.plus(ticks_of_ms(60_000));
-        assert_eq!(taken(&mut budget, late), 100, "no more than a second's worth");
-        assert_eq!(taken(&mut budget, half), 0, "time does not go back");
+    fn what_may_be_at_once_and_then_as_time_passes() {
+        let mut budget = Budget::new(100, 50);
+        assert_eq!(taken(&mut budget, 7), 50);
+        assert_eq!(taken(&mut budget, SECOND / 4 + 7), 25);
+        assert_eq!(taken(&mut budget, 60 * SECOND), 50, "no more than may be at once");
+        assert_eq!(taken(&mut budget, 59 * SECOND), 0, "time does not go back");
+        assert_eq!(taken(&mut budget, 59 * SECOND + SECOND / 10), 10, "and goes on from there");
+    }
+
+    #[test]
+    fn none_per_second_is_none() {
+        let mut budget = Budget::new(0, 10);
+        assert_eq!(taken(&mut budget, u64::MAX), 0);
     }
 }

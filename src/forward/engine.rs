@@ -110,7 +110,7 @@ impl Engine {
             gauged: Tick(0),
             parsed: Scratch::new(),
             fragments: Fragments::new(config.worker, config.workers, &seed),
-            answers: Answers::new(Tick(0)),
+            answers: Answers::new(),
         }
     }
 

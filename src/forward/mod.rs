@@ -62,6 +62,7 @@ mod view;
 mod wheel;
 
 pub use adopt::{FlowKey, FlowMapping, FlowPhase, SharingLimits};
+pub(crate) use budget::Budget;
 pub use build::{Anew, BuildError, MAX_BACKENDS_OF_SERVICE, MAX_PORTS, MAX_SLOTS, Tables};
 pub use engine::{Engine, EngineConfig, Origin, unresolved};
 pub use stats::{Usage, WorkerStats};

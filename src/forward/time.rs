@@ -27,6 +27,11 @@ impl Tick {
     pub const fn plus(self, ticks: u32) -> Self {
         Self(self.0.wrapping_add(ticks))
     }
+
+    /// When it began, in the first 2.28 years.
+    pub const fn start(self) -> Now {
+        Now((self.0 as u64) << TICK_SHIFT)
+    }
 }
 
 /// A timeout in ticks, rounded up; at least one.

@@ -9,7 +9,6 @@
 use super::budget::Budget;
 use super::create::find;
 use super::engine::{Context, Engine};
-use super::time::Tick;
 use super::tuple::{Family, Tuple, leaves, protocol_number, transport};
 use super::verdict::Verdict;
 use crate::packet::checksum::{self, fold, pseudo_header};
@@ -34,8 +33,8 @@ const FLAGS: usize = offset::IP + 6;
 pub(super) struct Answers(Budget);
 
 impl Answers {
-    pub fn new(now: Tick) -> Self {
-        Self(Budget::new(PER_SECOND, now))
+    pub fn new() -> Self {
+        Self(Budget::new(PER_SECOND, PER_SECOND))
     }
 }
 
@@ -54,7 +53,7 @@ impl Engine {
             return None;
         }
         let mtu = self.mtu_toward::<A, TCP, N>(context, header)?;
-        if !self.answers.0.take(context.now) {
+        if !self.answers.0.take(context.now.start()) {
             return None;
         }
         if A::V6 { answer_v6(data, mtu) } else { answer_v4(data, mtu) }?;

@@ -10,8 +10,8 @@
 
 use super::ring::{Errand, Parcel};
 use super::{BURST, DropReason, PortEnd, Worker, bytes, send};
-use crate::forward::Now;
 use crate::forward::tables::PortId;
+use crate::forward::{Budget, Now};
 use crate::packet::{
     ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, Frame, PROTOCOL_ICMPV6,
     PROTOCOL_TCP, PROTOCOL_UDP,
@@ -38,7 +38,7 @@ pub(super) enum Class {
 
 /// Frames per second and at once that a worker gives to the kernel, by [`Class`]. Above what a node
 /// needs; all of them together take about a third of a core where a frame costs 4 µs (a TAP).
-const RATIONS: [(u64, u64); 3] = [(20_000, 2048), (10_000, 1024), (50_000, 2048)];
+const RATIONS: [(u32, u32); 3] = [(20_000, 2048), (10_000, 1024), (50_000, 2048)];
 
 impl Class {
     /// Of a frame. What cannot be read is [`Class::Other`].
@@ -86,42 +86,19 @@ fn be16(frame: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?))
 }
 
-/// Rations what a worker gives to the kernel: a token bucket for each class.
+/// Rations what a worker gives to the kernel, each class by itself.
 #[derive(Debug)]
-pub(super) struct Gate {
-    buckets: [Bucket; 3],
-}
-
-/// Counts in nanoseconds: time earns them, a frame costs some.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    cost: u64,
-    most: u64,
-    credit: u64,
-    since: Now,
-}
+pub(super) struct Gate([Budget; 3]);
 
 impl Gate {
     /// Full.
     pub fn new() -> Self {
-        let bucket = |(rate, at_once): (u64, u64)| {
-            let cost = 1_000_000_000 / rate;
-            Bucket { cost, most: cost * at_once, credit: cost * at_once, since: Now(0) }
-        };
-        Self { buckets: RATIONS.map(bucket) }
+        Self(RATIONS.map(|(per_second, at_once)| Budget::new(per_second, at_once)))
     }
 
     /// Whether a frame of this class may pass now.
     pub fn admits(&mut self, class: Class, now: Now) -> bool {
-        let bucket = &mut self.buckets[class as usize];
-        let earned = now.0.saturating_sub(bucket.since.0);
-        bucket.since = now;
-        bucket.credit = bucket.credit.saturating_add(earned).min(bucket.most);
-        let enough = bucket.credit >= bucket.cost;
-        if enough {
-            bucket.credit -= bucket.cost;
-        }
-        enough
+        self.0[class as usize].take(now)
     }
 }
 

@@ -10,19 +10,24 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+/// In a network namespace of a thread of its own; TAPs, sockets and children are made in it.
+fn in_own_namespace(test: impl FnOnce() + Send) {
+    let run = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+        test();
+    };
+    thread::scope(|scope| scope.spawn(run).join().expect("no panic"));
+}
+
 /// The control interface as the lab uses it: a TAP of the kernel's. Frames go both ways, and what
 /// the kernel sends has complete checksums and needs no offload of ours.
 #[test]
 #[ignore = "needs root: cargo xtask test dpdk"]
 fn a_tap_connects_to_the_kernel_both_ways() {
     let eal = eal();
-    // A network namespace of this thread alone; TAP, sockets and children are made in it.
-    thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    in_own_namespace(|| {
         tap_both_ways(eal);
-    })
-    .join()
-    .expect("no panic");
+    });
 }
 
 fn tap_both_ways(eal: &Eal) {
@@ -80,12 +85,9 @@ fn tap_both_ways(eal: &Eal) {
 #[ignore = "needs root: cargo xtask test dpdk"]
 fn a_tap_tells_when_a_frame_arrives() {
     let eal = eal();
-    thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    in_own_namespace(|| {
         wakes_by_tap(eal);
-    })
-    .join()
-    .expect("no panic");
+    });
 }
 
 fn wakes_by_tap(eal: &Eal) {
@@ -202,8 +204,7 @@ fn l4_sum(frame: &[u8]) -> u16 {
 #[ignore = "needs root: cargo xtask test dpdk"]
 fn the_drivers_of_the_lab_open() {
     let eal = eal();
-    thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    in_own_namespace(|| {
         ip("link add left type veth peer name right");
         ip("link set left up");
         ip("link set right up");
@@ -231,9 +232,7 @@ fn the_drivers_of_the_lab_open() {
         let error = DpdkPort::open(eal, &config, std::slice::from_ref(&pool)).expect_err("no path");
         assert!(error.to_string().contains("virtio"), "{error}");
         assert_eq!(pool.available(), 8191);
-    })
-    .join()
-    .expect("no panic");
+    });
 }
 
 /// A veth pair with a port on one end: the way the lab is wired.
@@ -241,8 +240,7 @@ fn the_drivers_of_the_lab_open() {
 #[ignore = "needs root: cargo xtask test dpdk"]
 fn af_packet_carries_frames_of_a_veth() {
     let eal = eal();
-    thread::spawn(|| {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    in_own_namespace(|| {
         ip("link add left type veth peer name right");
         for args in ["link set left up", "link set right up", "addr add 10.9.1.1/24 dev right"] {
             ip(args);
@@ -264,7 +262,5 @@ fn af_packet_carries_frames_of_a_veth() {
         let mut bytes = [0; 64];
         let (len, _) = socket.recv_from(&mut bytes).expect("the reply arrives");
         assert_eq!(&bytes[..len], b"over the wire");
-    })
-    .join()
-    .expect("no panic");
+    });
 }

@@ -40,13 +40,14 @@ pub fn rss() -> Result<()> {
 }
 
 /// The appliance boots, announces, upgrades, and refuses what it must. `reuse`: take the images that an
-/// earlier run built, if there are any. `step`: only this one of [`lab::appliance::STEPS`].
+/// earlier run built, if there are any. `step`: only this one of [`lab::appliance::STEPS`] or
+/// [`lab::appliance::MORE_STEPS`].
 pub fn image(reuse: bool, step: Option<&str>) -> Result<()> {
     setup::require_root("test-image")?;
     setup::install(Purpose::Demo)?;
     setup::install(Purpose::Image)?;
     let cache = cache()?;
-    let artifacts = artifacts(&cache, reuse)?;
+    let artifacts = artifacts(&cache, reuse, step == Some("installer"))?;
     let accel = Accel::detect(&cache)?;
     let mut show = Show::begin(artifacts, accel, &cache.join("disks"))?;
     let shown = match step {
@@ -75,20 +76,24 @@ pub fn image(reuse: bool, step: Option<&str>) -> Result<()> {
     }
 }
 
-/// The image, a better version of it and a broken one, all signed with throw-away keys.
-fn artifacts(cache: &Path, reuse: bool) -> Result<Artifacts> {
+/// The image, a better version of it and a broken one, all signed with throw-away keys; the installer
+/// if it is wanted.
+fn artifacts(cache: &Path, reuse: bool, installer: bool) -> Result<Artifacts> {
     let (keys, out) = (cache.join("keys"), cache.join("out"));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (good, broken) = (later(&version, 1)?, later(&version, 2)?);
     let built = |version: &str, end: &str| out.join(format!("dunlin-{version}.{end}"));
     let artifacts = Artifacts {
         image: built(&version, "raw"),
+        installer: built(&version, "iso"),
+        same: Bundle { file: built(&version, "bundle"), version: version.clone() },
         good: Bundle { file: built(&good, "bundle"), version: good.clone() },
         broken: Bundle { file: built(&broken, "bundle"), version: broken.clone() },
         secure_boot: cache.join("vars.fd"),
         version,
     };
-    let all = [&artifacts.image, &artifacts.good.file, &artifacts.broken.file];
+    let Artifacts { image, same, good: better, broken: worse, .. } = &artifacts;
+    let all = [image, &same.file, &better.file, &worse.file];
     if !(reuse && all.iter().all(|file| file.exists())) {
         if !keys.exists() {
             builder(&["keys", path(&keys)?])?;
@@ -102,13 +107,16 @@ fn artifacts(cache: &Path, reuse: bool) -> Result<Artifacts> {
         // It will not get well by waiting.
         let impatient = exits.join("usr/lib/systemd/system/dunlin-health.service.d");
         fs::create_dir_all(&impatient)?;
-        let timeout = "[Service]\nEnvironment=DUNLIN_HEALTH_TIMEOUT=60\n";
+        let timeout = "[Service]\nEnvironment=DUNLIN_HEALTH_TIMEOUT=20\n";
         fs::write(impatient.join("impatient.conf"), timeout)?;
         let common = ["--quick", "--key-dir", path(&keys)?, "--out", path(&out)?];
-        builder(&[&common[..], &["--only", "raw"]].concat())?;
+        builder(&[&common[..], &["--only", "raw,bundle"]].concat())?;
         let bundle = [&common[..], &["--only", "bundle", "--version"]].concat();
         builder(&[&bundle[..], &[&good]].concat())?;
         builder(&[&bundle[..], &[&broken, "--overlay", path(&exits)?]].concat())?;
+    }
+    if installer && !(reuse && artifacts.installer.exists()) {
+        builder(&["--quick", "--key-dir", path(&keys)?, "--out", path(&out)?, "--only", "iso"])?;
     }
     enroll(&keys.join("db.crt"), &artifacts.secure_boot)?;
     Ok(artifacts)

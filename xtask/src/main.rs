@@ -13,7 +13,9 @@ mod setup;
 mod test;
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
+use lab::appliance::{MORE_STEPS, STEPS};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -46,8 +48,8 @@ enum Command {
         /// Take the images that an earlier run built
         #[arg(long)]
         reuse: bool,
-        /// Only this step of those that need no router
-        #[arg(long, value_parser = lab::appliance::STEPS)]
+        /// Only this step of those that need no router; the last two run only by this
+        #[arg(long, value_parser = PossibleValuesParser::new(STEPS.into_iter().chain(MORE_STEPS)))]
         step: Option<String>,
     },
     /// Measure the packet path, and forwarding against dpdk-testpmd

@@ -40,6 +40,9 @@ fn ports(patient: &Patient<'_>, choices: &mut Vec<Choice>) {
             (Some(group), _) => {
                 (Some("vfio-pci".to_owned()), format!("it is in IOMMU group {group}"))
             }
+            (None, _) if patient.inventory.locked_down => {
+                (nic.driver.clone(), "Secure Boot, and no IOMMU: DPDK cannot have it".to_owned())
+            }
             (None, _) => {
                 (Some("uio_pci_generic".to_owned()), "no IOMMU protects memory".to_owned())
             }

@@ -209,12 +209,8 @@ impl Patient<'_> {
             nic.is_some_and(|nic| nic.iommu_group.is_none() && !nic.is_shared())
         });
         if !self.inventory.iommu && !said {
-            let advice = match self.inventory.virtual_machine {
-                true => "give the virtual machine an IOMMU (libvirt: <iommu model='intel'>)",
-                false => "switch on VT-d or AMD-Vi in the firmware, and intel_iommu=on iommu=pt",
-            };
             let what = "no IOMMU: data ports can write anywhere in memory (uio_pci_generic)";
-            findings.warning(what, advice);
+            findings.warning(what, self.inventory.iommu_advice());
         }
     }
 
@@ -243,7 +239,8 @@ impl Patient<'_> {
             Fact {
                 what: "Kernel",
                 text: format!(
-                    "{kernel}: {}, {}, {}, {}",
+                    "{kernel}{}: {}, {}, {}, {}",
+                    if inventory.locked_down { ", locked down (Secure Boot)" } else { "" },
                     yes(inventory.iommu, "IOMMU"),
                     yes(inventory.vhost_net, "vhost-net"),
                     yes(inventory.tun, "tun"),

@@ -125,6 +125,16 @@ fn every_complaint_has_its_cause() {
         ),
         (
             |m| {
+                let group = "sys/bus/pci/devices/0000:00:03.0/iommu_group";
+                std::fs::remove_file(m.path(group)).unwrap();
+                m.write("sys/kernel/security/lockdown", "none [integrity] confidentiality");
+            },
+            FINE,
+            Level::Problem,
+            "Secure Boot locks the kernel down",
+        ),
+        (
+            |m| {
                 let at = "usr/lib/x86_64-linux-gnu/dpdk/pmds-25.0/librte_net_e1000.so.25.0";
                 std::fs::remove_file(m.path(at)).unwrap();
             },

@@ -16,6 +16,9 @@ pub struct Inventory {
     pub memory: Vec<MemoryNode>,
     /// At least one device is behind an IOMMU.
     pub iommu: bool,
+    /// The kernel is locked down, as Debian's is under Secure Boot: user space cannot reach a card's
+    /// registers but through vfio-pci, which needs an IOMMU.
+    pub locked_down: bool,
     /// The machine is itself virtual.
     pub virtual_machine: bool,
     /// Interfaces that default routes leave by, and what these are made of (bridge, bond, VLAN).
@@ -63,6 +66,9 @@ impl Inventory {
             cpus: cpus(root),
             memory: memory(root),
             iommu: !root.list("sys/kernel/iommu_groups").is_empty(),
+            locked_down: root
+                .read("sys/kernel/security/lockdown")
+                .is_some_and(|states| !states.contains("[none]")),
             virtual_machine: cpuinfo
                 .lines()
                 .find(|line| line.starts_with("flags"))
@@ -77,6 +83,16 @@ impl Inventory {
 
     pub fn nic(&self, address: &str) -> Option<&Nic> {
         self.nics.iter().find(|nic| nic.address == address)
+    }
+
+    /// How to get an IOMMU.
+    pub fn iommu_advice(&self) -> &'static str {
+        if self.virtual_machine {
+            "give the virtual machine an IOMMU (libvirt: <iommu model='intel'>; Proxmox VE: \
+             --machine q35,viommu=intel)"
+        } else {
+            "switch on VT-d or AMD-Vi in the firmware, and intel_iommu=on iommu=pt"
+        }
     }
 
     pub fn memory_mib(&self) -> u64 {

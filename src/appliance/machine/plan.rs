@@ -171,20 +171,31 @@ impl Plan {
                 format!("port {name}: {address} keeps {driver}, which DPDK works through"),
             );
         }
-        self.bind(card, name);
+        self.bind(inventory, card, name);
     }
 
-    fn bind(&mut self, card: &Nic, port: &str) {
+    fn bind(&mut self, inventory: &Inventory, card: &Nic, port: &str) {
         let driver = if card.iommu_group.is_some() {
             "vfio-pci"
+        } else if inventory.locked_down {
+            return self.say(
+                Level::Problem,
+                format!(
+                    "port {port}: Secure Boot locks the kernel down, and then DPDK reaches a card \
+                     only through an IOMMU, which {} is not behind: it stays with the kernel. \
+                     Either {}; or switch Secure Boot off",
+                    card.address,
+                    inventory.iommu_advice()
+                ),
+            );
         } else {
             self.say(
                 Level::Warning,
                 format!(
                     "port {port}: NO IOMMU protects the machine's memory from {}: it is bound to \
-                     uio_pci_generic, and can write anywhere. Switch the IOMMU on (firmware: VT-d \
-                     or AMD-Vi; kernel: intel_iommu=on) if the machine has one",
-                    card.address
+                     uio_pci_generic, and can write anywhere. To protect it, {}",
+                    card.address,
+                    inventory.iommu_advice()
                 ),
             );
             "uio_pci_generic"

@@ -106,6 +106,27 @@ fn without_an_iommu_it_is_uio_and_said_loudly() {
 }
 
 #[test]
+fn under_secure_boot_a_card_without_an_iommu_stays_with_the_kernel() {
+    let machine =
+        Machine::new().with(MANAGEMENT).with(Card { iommu: false, ..DATA }).default_route("enp0s2");
+    let states = "sys/kernel/security/lockdown";
+    machine.write(states, "none [integrity] confidentiality\n");
+    let found = plan(&machine, &config("0000:00:03.0", ""));
+    let said = problems(&found);
+    assert!(
+        said[0].contains("only through an IOMMU, which 0000:00:03.0 is not behind"),
+        "{said:?}"
+    );
+    assert!(!found.steps.iter().any(|step| matches!(step, Step::Bind { .. })), "{found:?}");
+    // Behind one, it is as ever; and so it is while the kernel could lock down but did not.
+    machine.write(states, "[none] integrity confidentiality\n");
+    assert!(!plan(&machine, &config("0000:00:03.0", "")).has_problem());
+    let behind = self::machine();
+    behind.write(states, "none [integrity] confidentiality\n");
+    assert!(!plan(&behind, &config("0000:00:03.0", "")).has_problem());
+}
+
+#[test]
 fn what_cannot_work_is_a_problem() {
     let cases: &[(&str, &str, &str)] = &[
         ("0000:00:09.0", "", "there is no network card 0000:00:09.0"),

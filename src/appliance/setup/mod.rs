@@ -14,6 +14,7 @@ mod tests;
 
 use super::host::Host;
 use super::network;
+use super::upgrade::AUTHORITIES_KEPT;
 use crate::config::Config;
 use anyhow::{Context, Result, bail};
 use sources::{CONFIG, Found};
@@ -75,6 +76,9 @@ fn from_state(host: &Host, log: &mut dyn Write) -> Result<()> {
 fn take(host: &Host, found: &Found) -> Result<()> {
     if let Some(keys) = &found.keys {
         host.root.replace(network::KEYS_KEPT, keys.as_bytes(), 0o600)?;
+    }
+    if let Some(authorities) = &found.authorities {
+        host.root.replace(AUTHORITIES_KEPT, authorities.as_bytes(), 0o644)?;
     }
     if let Some(name) = &found.hostname {
         network::keep_hostname(host, name)?;

@@ -26,6 +26,8 @@ pub struct Found {
     pub config: Config,
     /// Lines of `authorized_keys`.
     pub keys: Option<String>,
+    /// Who is trusted for `https` upgrades, as PEM.
+    pub authorities: Option<String>,
     pub hostname: Option<String>,
 }
 
@@ -35,6 +37,7 @@ struct Raw {
     source: String,
     document: Option<String>,
     keys: Option<String>,
+    authorities: Option<String>,
     hostname: Option<String>,
 }
 
@@ -69,12 +72,12 @@ pub fn differing_drive(host: &Host, document: &str, log: &mut dyn Write) -> Resu
 }
 
 fn check(raw: Raw, log: &mut dyn Write) -> Result<Option<Found>> {
-    let Raw { source, document, keys, hostname } = raw;
+    let Raw { source, document, keys, authorities, hostname } = raw;
     let Some(document) = document else {
         return Ok(None);
     };
     match Config::parse(&document, &source) {
-        Ok(config) => Ok(Some(Found { source, document, config, keys, hostname })),
+        Ok(config) => Ok(Some(Found { source, document, config, keys, authorities, hostname })),
         Err(errors) => {
             writeln!(log, "the configuration of {source} is NOT VALID and not taken:\n{errors}")?;
             Ok(None)
@@ -103,6 +106,7 @@ fn read_drive(host: &Host, device: &str, log: &mut dyn Write) -> Result<Option<R
     let mut raw = Raw {
         document: read_plain(host, "dunlin.toml"),
         keys: read_plain(host, "authorized_keys"),
+        authorities: read_plain(host, "ca-certificates.crt"),
         hostname: read_plain(host, "hostname").and_then(|name| hostname(&name)),
         source,
     };
@@ -143,6 +147,7 @@ fn credentials(host: &Host) -> Raw {
         source: "credential dunlin.toml".to_owned(),
         document: read("dunlin.toml"),
         keys: read("dunlin.authorized_keys"),
+        authorities: read("dunlin.ca-certificates"),
         hostname: None,
     }
 }

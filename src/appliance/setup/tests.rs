@@ -39,6 +39,7 @@ fn a_config_drive_is_taken_once_with_keys_network_and_name() {
     let files = [
         ("dunlin.toml", VALID),
         ("authorized_keys", KEY),
+        ("ca-certificates.crt", "-----BEGIN CERTIFICATE-----\n"),
         ("hostname", "rack7\n"),
         ("network.toml", network),
     ];
@@ -47,6 +48,8 @@ fn a_config_drive_is_taken_once_with_keys_network_and_name() {
     assert!(done && log.contains("from the config drive CIDATA: node lb7"), "{log}");
     assert!(machine.read(CONFIG).starts_with(VALID), "{}", machine.read(CONFIG));
     assert_eq!(machine.read("var/lib/dunlin/ssh/authorized_keys"), KEY);
+    let authorities = machine.read("etc/dunlin/ca-certificates.crt");
+    assert!(authorities.starts_with("-----BEGIN CERTIFICATE-----\n"), "{authorities}");
     assert_eq!(machine.read("proc/sys/kernel/hostname"), "rack7");
     let unit = machine.read("run/systemd/network/10-dunlin-management.network");
     assert!(unit.contains("MACAddress=52:54:00:00:00:01"), "{unit}");

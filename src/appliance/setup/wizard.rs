@@ -147,7 +147,14 @@ pub fn run<R: BufRead, W: Write>(host: &Host, talk: &mut Talk<R, W>) -> anyhow::
                 talk.answers.remove("write");
                 if talk.yes("write", "Write it and start the node?", true)? {
                     let source = source.to_owned();
-                    return Ok(Found { source, document, config, keys: None, hostname: None });
+                    return Ok(Found {
+                        source,
+                        document,
+                        config,
+                        keys: None,
+                        authorities: None,
+                        hostname: None,
+                    });
                 }
             }
         }

@@ -17,6 +17,8 @@ pub mod version;
 #[cfg(test)]
 mod tests;
 
+pub use source::AUTHORITIES_KEPT;
+
 use super::host::{Host, Root};
 use super::node::{Node, Sessions};
 use super::record::Record;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
-/// Who is trusted for https: what the system trusts, or an own authority that the operator added.
-const AUTHORITIES: [&str; 2] =
-    ["etc/dunlin/ca-certificates.crt", "etc/ssl/certs/ca-certificates.crt"];
+/// The operator's own authorities, PEM. If there are any, nobody else is trusted.
+pub const AUTHORITIES_KEPT: &str = "etc/dunlin/ca-certificates.crt";
+/// Who is trusted for https: the first of these that is there.
+const AUTHORITIES: [&str; 2] = [AUTHORITIES_KEPT, "etc/ssl/certs/ca-certificates.crt"];
 const CONNECT: Duration = Duration::from_secs(30);
 /// A server that sends nothing for so long has gone.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -9,6 +9,7 @@
 mod boot;
 mod config;
 mod console;
+mod install;
 mod node;
 mod pair;
 mod power;
@@ -18,7 +19,7 @@ mod upgrade;
 
 pub use node::Node;
 pub use power::SEED;
-pub use refuse::{Lonely, STEPS};
+pub use refuse::{Lonely, MORE_STEPS, STEPS};
 pub use site::Site;
 
 use crate::story::Teller;
@@ -47,6 +48,10 @@ pub struct Artifacts {
     /// The raw disk image.
     pub image: PathBuf,
     pub version: String,
+    /// The medium that installs it; there only for the step that is about it.
+    pub installer: PathBuf,
+    /// What the image has, as an update.
+    pub same: Bundle,
     /// The same content, a higher version.
     pub good: Bundle,
     /// Higher still; its dunlind exits at once.
@@ -87,7 +92,7 @@ impl Show {
         let site = Site::new()?;
         let storage = storage(disks, site.lab.prefix())?;
         let key = Key::new(&site.lab.dir("ssh")?)?;
-        for bundle in [&artifacts.good, &artifacts.broken] {
+        for bundle in [&artifacts.same, &artifacts.good, &artifacts.broken] {
             site.offer(bundle)?;
         }
         teller.check("the backends answer the client through the router");
@@ -122,7 +127,7 @@ impl Show {
         Ok(Measured { boot_to_vip, upgrade })
     }
 
-    /// One step of the side lane alone, one of [`STEPS`].
+    /// One step of the side lane alone, one of [`STEPS`] or [`MORE_STEPS`].
     pub fn step(&mut self, step: &str) -> Result<()> {
         let (upgraded, upgrade_took) = channel();
         upgraded.send(UPGRADE)?;
@@ -134,11 +139,12 @@ impl Show {
 
     /// What two nodes show; `upgraded` hears how long the upgrade took.
     fn together(&mut self, upgraded: impl FnOnce(Duration)) -> Result<()> {
+        self.look_at_first().context("the first node")?;
         self.second_node().context("the second node")?;
-        self.node_dies().context("the death of a node")?;
         let took = self.good_upgrade().context("the upgrade")?;
         upgraded(took);
         self.broken_upgrade().context("the broken upgrade")?;
+        self.node_dies().context("the death of a node")?;
         // Nothing more to show: the host is the side lane's.
         self.nodes.clear();
         Ok(())

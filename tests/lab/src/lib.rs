@@ -28,6 +28,7 @@ mod router;
 mod sniff;
 mod stall;
 pub mod story;
+pub mod tls;
 pub mod udp;
 pub mod vm;
 mod wait;

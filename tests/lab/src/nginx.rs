@@ -7,6 +7,7 @@
 use crate::http::pattern;
 use crate::netns::Netns;
 use crate::process::Process;
+use crate::tls::Certified;
 use anyhow::{Context, Result};
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -37,13 +38,22 @@ pub struct Access {
 impl Nginx {
     /// Start a server called like its namespace.
     pub fn start(ns: &Netns) -> Result<Self> {
+        Self::start_with(ns, None)
+    }
+
+    /// The same, also by https on port 443.
+    pub fn start_https(ns: &Netns, certified: &Certified) -> Result<Self> {
+        Self::start_with(ns, Some(certified))
+    }
+
+    fn start_with(ns: &Netns, certified: Option<&Certified>) -> Result<Self> {
         let dir = ns.lab().dir(&format!("{}/nginx", ns.name()))?;
         fs::create_dir_all(dir.join("www"))?;
         fs::create_dir_all(dir.join("tmp"))?;
         fs::create_dir_all(dir.join("files"))?;
         let file: Vec<u8> = (0..DOWNLOAD).map(pattern).collect();
         fs::write(dir.join("www/big"), file)?;
-        fs::write(dir.join("nginx.conf"), config(ns.name(), &dir))?;
+        fs::write(dir.join("nginx.conf"), config(ns.name(), &dir, certified))?;
         let mut nginx = Self { ns: ns.clone(), dir, process: None };
         nginx.up()?;
         Ok(nginx)
@@ -120,8 +130,12 @@ impl Access {
     }
 }
 
-fn config(name: &str, dir: &Path) -> String {
+fn config(name: &str, dir: &Path, certified: Option<&Certified>) -> String {
     let dir = dir.display();
+    let https = certified.map_or_else(String::new, |Certified { certificate, key, .. }| {
+        let (certificate, key) = (certificate.display(), key.display());
+        format!("listen 443 ssl; ssl_certificate {certificate}; ssl_certificate_key {key};")
+    });
     format!(
         r#"# One process: killing it kills the server.
 daemon off;
@@ -143,6 +157,7 @@ http {{
     server {{
         listen 80 backlog=1024;
         listen [::]:80 backlog=1024;
+        {https}
         add_header X-Backend {name} always;
         location = / {{ return 200 "{name}\n"; }}
         location = /healthz {{

@@ -20,7 +20,8 @@ mod ssh;
 
 pub use accel::{Accel, KVM};
 pub use disk::{
-    Disk, config_drive, enroll, fat_file, fill, flip, overlay, partition, sectors_with, storage,
+    Disk, blank, config_drive, enroll, fat_file, fill, flip, overlay, partition, sectors_with,
+    storage,
 };
 pub use nic::{Model, Nic};
 pub use qmp::Qmp;

@@ -66,6 +66,8 @@ pub fn assemble(room: &Room, recipe: &Recipe, release: &Release, root: &Path) ->
     }
     tree::write(&root.join("etc/machine-id"), "")?;
     chroot(root, &["systemctl", "--quiet", "preset-all"])?;
+    // A manager of services for whoever logs in: nobody has any, and each log-in would wait for it.
+    chroot(root, &["systemctl", "--quiet", "mask", "user@.service"])?;
     check(root)?;
     tree::remove_matching(root, recipe.remove)?;
     Ok(System { root: root.to_owned(), packages })

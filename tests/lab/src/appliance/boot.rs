@@ -1,11 +1,11 @@
 //! The first node: from an image and a config drive to a VIP, untouched by hand.
 
-use super::node::{Ingredients, Node};
+use super::node::{Image, Ingredients, Node};
 use super::{PATIENCE, Show, config};
 use crate::fabric::{Fabric, node_addresses, wait_vips};
 use crate::http::Report;
 use crate::story::short;
-use crate::vm::Firmware;
+use crate::vm::{Firmware, Model};
 use crate::wait::{wait_for, wait_until};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(super) const RATE: u32 = 20;
 
 impl Show {
-    /// Boot node 1 and look at it from all sides. From power-on until the VIPs were there.
+    /// Boot node 1. From power-on until the VIPs were there.
     pub fn first_node(&mut self) -> Result<Duration> {
         self.teller.step("Boot the image, with a config drive: nobody touches the machine");
         let start = self.power_on_node(1, false)?;
@@ -26,10 +26,14 @@ impl Show {
                 self.site.fib.next_hops(prefix).keys().map(ToString::to_string).collect();
             self.teller.check(&format!("the router's kernel: {prefix} via {}", hops.join(", ")));
         }
+        Ok(took)
+    }
+
+    /// Look at it from all sides.
+    pub(super) fn look_at_first(&mut self) -> Result<()> {
         self.sessions(1)?;
         self.requests(1)?;
-        self.drivers(1)?;
-        Ok(took)
+        self.drivers(1)
     }
 
     /// Switch node `n` on, from the image. When that was.
@@ -37,13 +41,15 @@ impl Show {
         let host = self.site.host(n)?;
         let from = Ingredients {
             name: &format!("node{n}"),
-            image: &self.artifacts.image,
+            image: Image::Flashed(&self.artifacts.image),
             storage: &self.storage,
             accel: self.accel,
             key: &self.key,
             firmware: Firmware::Uefi,
             config: Some(config::node(n)),
+            authority: Some(&self.site.authority),
             iommu,
+            data: Model::Virtio,
         };
         let start = Instant::now();
         let node = Node::start(n, &host, &self.site.admin, from, |_| Ok(()))?;
@@ -112,19 +118,12 @@ impl Show {
         self.explained(n, |show| {
             let node = show.node(n)?;
             let card = Node::data_card();
-            let link = node.run(&format!("readlink /sys/bus/pci/devices/{card}/driver"))?;
-            let driver = link.trim().rsplit('/').next().unwrap_or_default().to_owned();
-            ensure!(driver == wanted, "{card} is bound to {driver}, not {wanted}");
-            let ports = node.ask("ports")?;
-            let port = ports.get(0).context("no port")?.clone();
-            let text = port.to_string();
-            ensure!(text.contains("net_virtio"), "the port is not DPDK's: {text}");
-            ensure!(text.contains("vhost"), "the control interface is not vhost-net's: {text}");
+            node.drives(wanted, "net_virtio")?;
             let doctor = node.run("dunlin doctor --json || true")?;
             ensure!(doctor.contains(&card), "the doctor does not know {card}: {doctor}");
             ensure!(doctor.contains(wanted), "the doctor does not say {wanted}: {doctor}");
             show.teller.check(&format!(
-                "node{n}: {card} is bound to {driver} and driven by DPDK; control interface over \
+                "node{n}: {card} is bound to {wanted} and driven by DPDK; control interface over \
                  vhost-net; `dunlin doctor` says so"
             ));
             Ok(())

@@ -78,6 +78,8 @@ addresses = ["{address}/24"]
 
 [dataplane]
 workers = [1]
+# Waking up is what an idle emulated machine takes its host's time for.
+max-sleep = "5ms"
 max-flows = 16_384
 memory = "128MiB"
 mbufs = 8192

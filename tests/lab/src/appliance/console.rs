@@ -4,11 +4,11 @@
 use super::PATIENCE;
 use super::config::{management_address, management_mac};
 use super::node::Node;
-use super::refuse::{Lonely, NUMBER};
+use super::refuse::{Lonely, NUMBER, Shape};
 use super::site::ADMIN;
 use crate::fabric::{self, backend_addresses, node_addresses};
 use crate::story::short;
-use crate::vm::{Firmware, Mark};
+use crate::vm::Mark;
 use crate::wait::wait_for;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ impl Lonely {
     pub fn wizard_and_reset(&mut self) -> Result<()> {
         self.teller.step("No config drive: the wizard on the serial console, and a factory reset");
         let start = Instant::now();
-        let mut node = self.start_with("wizard", Firmware::Uefi, None, |_| Ok(()))?;
+        let mut node =
+            self.start("wizard", Shape { config: None, ..Shape::default() }, |_| Ok(()))?;
         node.vm.wait_console(Mark::START, &[INVITATION], PATIENCE)?;
         self.teller.check(&format!("the console asks after {}", short(start.elapsed())));
         let console = node.vm.serial().mark();
@@ -57,6 +58,41 @@ impl Lonely {
         Self::factory_reset(&mut node)?;
         self.teller
             .check("after `dunlin factory-reset` it boots without a configuration and asks again");
+        Ok(())
+    }
+
+    /// The boot menu's factory reset: for a state partition that cannot be mounted any more.
+    pub fn menu_reset(&mut self) -> Result<()> {
+        self.teller.step("Factory reset from the boot menu, of a state partition that is ruined");
+        let mut node = self.start("menu", Shape::default(), |_| Ok(()))?;
+        node.wait_boot(None, PATIENCE)?;
+        let host_key = "cat /var/lib/dunlin/ssh/ssh_host_ed25519_key.pub";
+        let (boot, before) = (node.boot_id()?, node.run(host_key)?);
+        node.run("echo kept >/var/lib/dunlin/kept && sync")?;
+        // The superblock and its copies, under the mounted file system: e2fsck finds none of them.
+        let ruin = "dd if=/dev/zero of=/dev/dunlin/state bs=1M conv=fsync 2>&1 | tail -1";
+        node.run(&format!("{ruin}; true"))?;
+        let console = node.vm.serial().mark();
+        node.vm.reset()?;
+        let said = "cannot mount the state partition; the boot menu's factory reset makes it anew";
+        node.vm.wait_console(console, &[said], PATIENCE)?;
+        self.teller.check(&format!("the machine says: {said:?}"));
+
+        let console = node.vm.serial().mark();
+        let mut keyboard = node.vm.keyboard()?;
+        node.vm.wait_console(console, &["Boot in"], PATIENCE)?;
+        // Down: the arrow's one-letter twin, which no slow terminal tears apart. Then Enter.
+        keyboard.type_text("j\r")?;
+        node.vm.wait_console(console, &["making the state partition anew"], PATIENCE)?;
+        drop(keyboard);
+        node.wait_boot(Some(&boot), PATIENCE)?;
+        let kept = node.run("cat /var/lib/dunlin/kept 2>/dev/null || echo gone")?;
+        ensure!(kept.trim() == "gone", "the state was kept");
+        let after = node.run(host_key)?;
+        ensure!(before != after, "the host key was kept: {after}");
+        self.teller.check(
+            "made anew: no state, another host key, and the configuration comes from the drive again",
+        );
         Ok(())
     }
 

@@ -3,7 +3,9 @@
 use super::config::{data_mac, management_address, management_mac};
 use super::site::Site;
 use crate::netns::Netns;
-use crate::vm::{Accel, Firmware, Key, Machine, Nic, Ssh, Vm, config_drive, overlay};
+use crate::vm::{
+    Accel, Disk, Firmware, Key, Machine, Model, Nic, Ssh, Vm, blank, config_drive, overlay,
+};
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -19,14 +21,26 @@ const MEMORY: u32 = 1536;
 #[derive(Debug, Clone)]
 pub(super) struct Ingredients<'a> {
     pub name: &'a str,
-    pub image: &'a Path,
+    pub image: Image<'a>,
     pub storage: &'a Path,
     pub accel: Accel,
     pub key: &'a Key,
     pub firmware: Firmware,
     /// `dunlin.toml` of its config drive; without, it has none.
     pub config: Option<String>,
+    /// `ca-certificates.crt` of its config drive.
+    pub authority: Option<&'a str>,
     pub iommu: bool,
+    /// Its data card.
+    pub data: Model,
+}
+
+/// What is on its disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Image<'a> {
+    Flashed(&'a Path),
+    /// Nothing, and this medium is in the drive.
+    Installer(&'a Path),
 }
 
 /// A machine that runs the appliance.
@@ -53,16 +67,24 @@ impl Node {
         machine.memory = MEMORY;
         machine.firmware = from.firmware;
         machine.iommu = from.iommu;
-        machine.disks.push(overlay(from.image, &disk, Some(DISK))?);
+        match from.image {
+            Image::Flashed(image) => machine.disks.push(overlay(image, &disk, Some(DISK))?),
+            Image::Installer(medium) => {
+                machine.disks.push(blank(&disk, DISK)?);
+                machine.disks.push(Disk::ReadOnly(medium.to_owned()));
+            }
+        }
         change(&disk)?;
         if let Some(text) = &from.config {
             let iso = from.storage.join(format!("{}.iso", from.name));
-            let files = [("dunlin.toml", text.as_str()), ("authorized_keys", &from.key.public)];
+            let mut files =
+                vec![("dunlin.toml", text.as_str()), ("authorized_keys", &from.key.public)];
+            files.extend(from.authority.map(|pem| ("ca-certificates.crt", pem)));
             machine.disks.push(config_drive(&iso, "DUNLIN", &files)?);
         }
         let (mgmt, data) = (format!("mgmt{n}"), format!("data{n}"));
         machine.nics.push(Nic::virtio(&mgmt, &management_mac(n)));
-        machine.nics.push(Nic::virtio(&data, &data_mac(n)));
+        machine.nics.push(Nic { model: from.data, ..Nic::virtio(&data, &data_mac(n)) });
         let vm = Vm::start(host, machine)?;
         host.ip(&format!("link set {mgmt} master mgmt\nlink set {data} master data"))?;
         let target = format!("root@{}", management_address(n));
@@ -137,10 +159,25 @@ impl Node {
         self.explained(waited)
     }
 
-    /// `dunlin upgrade`, from the administrator's server. Returns when the machine goes down for
-    /// its restart, or an error if it refuses.
-    pub fn upgrade(&self, bundle: &super::Bundle) -> Result<()> {
-        let out = self.ssh.output(&format!("dunlin upgrade {}", Site::url(bundle)))?;
+    /// Its data card is bound to `kernel`'s driver, driven by `dpdk`'s, and has a link.
+    pub(super) fn drives(&self, kernel: &str, dpdk: &str) -> Result<()> {
+        let card = Self::data_card();
+        let link = self.run(&format!("readlink /sys/bus/pci/devices/{card}/driver"))?;
+        let driver = link.trim().rsplit('/').next().unwrap_or_default();
+        ensure!(driver == kernel, "{card} is bound to {driver}, not {kernel}");
+        let ports = self.ask("ports")?;
+        let port = ports.get(0).context("no port")?;
+        ensure!(port["driver"] == dpdk, "the port is not driven by {dpdk}: {port}");
+        ensure!(port["link_up"] == true, "the port has no link: {port}");
+        let control = port["control"].to_string();
+        ensure!(control.contains("vhost"), "the control interface is not vhost-net's: {port}");
+        Ok(())
+    }
+
+    /// `dunlin upgrade`, from the administrator's server, by http or https. Returns when the machine
+    /// goes down for its restart, or an error if it refuses.
+    pub fn upgrade(&self, scheme: &str, bundle: &super::Bundle) -> Result<()> {
+        let out = self.ssh.output(&format!("dunlin upgrade {}", Site::url(scheme, bundle)))?;
         let text = String::from_utf8_lossy(&out.stdout);
         let error = String::from_utf8_lossy(&out.stderr);
         match out.status.code() {

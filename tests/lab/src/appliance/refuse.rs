@@ -1,11 +1,12 @@
 //! Machines without company: one that boots by BIOS, those that must refuse to boot, and then the
 //! one whose power is cut ([`super::power`]).
 
-use super::node::{Ingredients, Node};
+use super::node::{Image, Ingredients, Node};
 use super::{Artifacts, PATIENCE, Show, config};
 use crate::netns::Netns;
 use crate::story::{Teller, short};
-use crate::vm::{Accel, Firmware, Key, Mark, fat_file, fill, flip, partition, sectors_with};
+use crate::vm::{Accel, Firmware, Key, Mark, Model, fat_file, fill, flip, partition, sectors_with};
+use crate::wait::wait_for;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 /// What the appliance says when its system partition is not the one that was built.
 const MISMATCH: &str = "dunlin: the system partition does not match its root hash";
 /// What every boot that gets as far as the system says.
-const RUNS: &str = "login:";
+pub(super) const RUNS: &str = "login:";
 /// What firmware says of an image it does not trust (and systemd-boot passes on).
 const DENIED: &[&str] = &[
     "Access Denied",
@@ -36,10 +37,40 @@ pub struct Lonely {
     pub(super) key: Key,
     pub(super) storage: PathBuf,
     pub(super) teller: Teller,
+    /// A machine that runs under Secure Boot, for who needs one next.
+    pub(super) signed: Option<Node>,
 }
 
 /// What this lane shows, in this order.
-pub const STEPS: [&str; 5] = ["bios", "flipped-byte", "secure-boot", "wizard", "power-cuts"];
+pub const STEPS: [&str; 5] = ["bios", "flipped-byte", "wizard", "secure-boot", "power-cuts"];
+
+/// What it shows only when asked for it: emulated, a run of all is long enough without.
+pub const MORE_STEPS: [&str; 2] = ["installer", "menu-reset"];
+
+/// How a machine of this lane is made.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub firmware: Firmware,
+    /// `dunlin.toml` on its config drive, or no drive.
+    pub config: Option<String>,
+    pub iommu: bool,
+    /// Its data card.
+    pub data: Model,
+    /// Its disk is empty, and the installer is in the drive.
+    pub install: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            firmware: Firmware::Uefi,
+            config: Some(config::lonely(NUMBER)),
+            iommu: false,
+            data: Model::Virtio,
+            install: false,
+        }
+    }
+}
 
 /// Its machine's number: not a node of the router.
 pub(super) const NUMBER: u8 = 9;
@@ -54,6 +85,7 @@ impl Lonely {
             key: show.key.clone(),
             storage: show.storage.clone(),
             teller: show.teller.beside("alone"),
+            signed: None,
         })
     }
 
@@ -66,7 +98,7 @@ impl Lonely {
         Ok(self.teller)
     }
 
-    /// One of [`STEPS`].
+    /// One of [`STEPS`] or [`MORE_STEPS`].
     pub(super) fn step(&mut self, step: &str, upgrade_took: &Receiver<Duration>) -> Result<()> {
         match step {
             "bios" => self.bios(),
@@ -74,15 +106,18 @@ impl Lonely {
             "secure-boot" => self.secure_boot(),
             "wizard" => self.wizard_and_reset(),
             "power-cuts" => self.power_cuts(upgrade_took),
-            _ => bail!("no step {step}; there are {}", STEPS.join(", ")),
+            "installer" => self.installer(),
+            "menu-reset" => self.menu_reset(),
+            _ => bail!("no step {step}; there are {STEPS:?} and {MORE_STEPS:?}"),
         }
         .with_context(|| step.to_owned())
     }
 
     pub fn bios(&mut self) -> Result<()> {
-        self.teller.step("The same disk in a machine with BIOS");
+        self.teller.step("The same disk in a machine with BIOS and an Intel 82574 (e1000e)");
         let start = Instant::now();
-        let mut node = self.start("bios", Firmware::Bios, |_| Ok(()))?;
+        let shape = Shape { firmware: Firmware::Bios, data: Model::E1000e, ..Shape::default() };
+        let mut node = self.start("bios", shape, |_| Ok(()))?;
         let console = node.vm.wait_console(Mark::START, &[RUNS], PATIENCE);
         node.explained(console)?;
         node.wait_boot(None, PATIENCE)?;
@@ -91,7 +126,7 @@ impl Lonely {
         let mode = node.run("[ -d /sys/firmware/efi ] && echo UEFI || echo BIOS")?;
         ensure!(mode.trim() == "BIOS", "it booted by {mode}");
         self.teller.check(&format!("{version} runs after {}", short(start.elapsed())));
-        Ok(())
+        self.drives(&node, "uio_pci_generic", "net_e1000_em")
     }
 
     pub fn flipped_byte(&mut self) -> Result<()> {
@@ -100,7 +135,7 @@ impl Lonely {
         // Far from what a boot reads first.
         let (start, _) = partition(&image, "dunlin-root-a")?;
         let at = start + squashfs_size(&image, start)? / 2;
-        let mut node = self.start("flipped", Firmware::Uefi, |disk| flip(disk, &image, at))?;
+        let mut node = self.start("flipped", Shape::default(), |disk| flip(disk, &image, at))?;
         node.vm.wait_console(Mark::START, &[MISMATCH], PATIENCE)?;
         let console = node.vm.serial().since(Mark::START);
         ensure!(!console.contains(RUNS), "it ran all the same:\n{console}");
@@ -109,35 +144,42 @@ impl Lonely {
     }
 
     pub fn secure_boot(&mut self) -> Result<()> {
-        self.teller.step("Secure Boot with the builder's keys");
-        let firmware = Firmware::SecureBoot { vars: self.artifacts.secure_boot.clone() };
-        let mut node = self.start("signed", firmware.clone(), |_| Ok(()))?;
+        self.teller.step("Secure Boot with the builder's keys, and an Intel 82576 (igb)");
+        let uki = Uki::find(&self.artifacts.image, &self.artifacts.version)?;
+        let image = self.artifacts.image.clone();
+        self.refused("altered", |disk| {
+            uki.middle.iter().try_for_each(|at| flip(disk, &image, *at))
+        })?;
+        self.refused("unsigned", |disk| fill(disk, uki.certificates, 8, 0))?;
+        let node = self.signed_node()?;
+        self.teller.check("the signed image boots, and the firmware enforces Secure Boot");
+        self.drives(&node, "vfio-pci", "net_e1000_igb")?;
+        self.signed = Some(node);
+        Ok(())
+    }
+
+    /// A machine that runs, with Secure Boot.
+    pub(super) fn signed_node(&mut self) -> Result<Node> {
+        let mut node = self.start("signed", self.secure(), |_| Ok(()))?;
         let console = node.vm.wait_console(Mark::START, &[RUNS], PATIENCE);
         node.explained(console)?;
         node.wait_boot(None, PATIENCE)?;
-        // Otherwise a refusal below would prove nothing. The variable: 4 bytes of attributes, 1 of value.
+        // Otherwise refusals would prove nothing. The variable: 4 bytes of attributes, 1 of value.
         let variable = node.run("od -An -tu1 /sys/firmware/efi/efivars/SecureBoot-*")?;
         let enforced = variable.split_whitespace().nth(4);
         ensure!(enforced == Some("1"), "Secure Boot is off: {variable}");
-        self.teller.check("the signed image boots, and the firmware enforces Secure Boot");
-        drop(node);
+        Ok(node)
+    }
 
-        let uki = Uki::find(&self.artifacts.image, &self.artifacts.version)?;
-        let image = self.artifacts.image.clone();
-        self.refused("altered", &firmware, |disk| {
-            uki.middle.iter().try_for_each(|at| flip(disk, &image, *at))
-        })?;
-        self.refused("unsigned", &firmware, |disk| fill(disk, uki.certificates, 8, 0))
+    fn secure(&self) -> Shape {
+        let firmware = Firmware::SecureBoot { vars: self.artifacts.secure_boot.clone() };
+        // Debian's kernel locks itself down then, so DPDK needs an IOMMU.
+        Shape { firmware, iommu: true, data: Model::Igb, ..Shape::default() }
     }
 
     /// The firmware refuses the kernel image that `spoil` made.
-    fn refused(
-        &mut self,
-        what: &str,
-        firmware: &Firmware,
-        spoil: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
-        let mut node = self.start(what, firmware.clone(), spoil)?;
+    fn refused(&mut self, what: &str, spoil: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let mut node = self.start(what, self.secure(), spoil)?;
         let needles: Vec<&str> = DENIED.iter().copied().chain([RUNS]).collect();
         let (which, _) = node.vm.wait_console(Mark::START, &needles, PATIENCE)?;
         ensure!(needles[which] != RUNS, "the {what} kernel image booted");
@@ -145,33 +187,39 @@ impl Lonely {
         Ok(())
     }
 
+    /// The node runs and its data card is driven by DPDK.
+    pub(super) fn drives(&mut self, node: &Node, kernel: &str, dpdk: &str) -> Result<()> {
+        let driven =
+            wait_for(&format!("{dpdk} on {kernel}"), PATIENCE, || node.drives(kernel, dpdk));
+        node.explained(driven)?;
+        self.teller.check(&format!(
+            "the data card is bound to {kernel} and driven by {dpdk}; control interface over vhost-net"
+        ));
+        Ok(())
+    }
+
     /// A machine of this lane; the one before it must be gone. `change` may spoil its disk.
     pub(super) fn start(
         &mut self,
         name: &str,
-        firmware: Firmware,
+        shape: Shape,
         change: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Node> {
-        self.start_with(name, firmware, Some(config::lonely(NUMBER)), change)
-    }
-
-    /// The same, with another `dunlin.toml` on its config drive, or none.
-    pub(super) fn start_with(
-        &mut self,
-        name: &str,
-        firmware: Firmware,
-        config: Option<String>,
-        change: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<Node> {
+        let Shape { firmware, config, iommu, data, install } = shape;
         let from = Ingredients {
             name,
-            image: &self.artifacts.image,
+            image: match install {
+                true => Image::Installer(&self.artifacts.installer),
+                false => Image::Flashed(&self.artifacts.image),
+            },
             storage: &self.storage,
             accel: self.accel,
             key: &self.key,
             firmware,
             config,
-            iommu: false,
+            authority: None,
+            iommu,
+            data,
         };
         Node::start(NUMBER, &self.host, &self.admin, from, change)
     }

@@ -23,6 +23,7 @@ use crate::lab::Lab;
 use crate::netns::{Netns, cable};
 use crate::nginx::Nginx;
 use crate::router::Router;
+use crate::tls;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::net::SocketAddr;
@@ -41,6 +42,8 @@ pub struct Site {
     pub tor: Netns,
     pub admin: Netns,
     updates: Nginx,
+    /// Who vouches for the administrator's server, as PEM.
+    pub(super) authority: String,
     pub options: Options,
     pub lab: Lab,
 }
@@ -59,10 +62,13 @@ impl Site {
         admin.ip(&format!(
             "link add mgmt type bridge\nlink set mgmt up\naddr add {ADMIN}/24 dev mgmt"
         ))?;
-        let updates = Nginx::start(&admin)?;
+        let certified = tls::certify(&lab.dir("tls")?, ADMIN.parse()?)?;
+        let updates = Nginx::start_https(&admin, &certified)?;
+        let authority = certified.authority;
         let fib = Fib::watch(&tor)?;
         let router = Router::start(&tor, &options)?;
-        let site = Self { router, backends, fib, client, tor, admin, updates, options, lab };
+        let site =
+            Self { router, backends, fib, client, tor, admin, updates, authority, options, lab };
         site.backends_answer()?;
         Ok(site)
     }
@@ -102,10 +108,10 @@ impl Site {
             .with_context(|| format!("cannot offer {}", bundle.file.display()))
     }
 
-    /// Where the machines find it.
-    pub fn url(bundle: &Bundle) -> String {
+    /// Where the machines find it, by http or https.
+    pub fn url(scheme: &str, bundle: &Bundle) -> String {
         let name = bundle.file.file_name().unwrap_or_default().to_string_lossy();
-        format!("http://{ADMIN}/files/{name}")
+        format!("{scheme}://{ADMIN}/files/{name}")
     }
 
     /// What clients ask: both VIPs.

@@ -18,7 +18,7 @@ impl Show {
     /// The same content under a higher version. How long until it was kept.
     pub fn good_upgrade(&mut self) -> Result<Duration> {
         let bundle = self.artifacts.good.clone();
-        self.teller.step(&format!("Upgrade node1 to {} under load", bundle.version));
+        self.teller.step(&format!("Upgrade node1 to {} under load, by https", bundle.version));
         let old_slot = self.node(1)?.slot()?;
         let (took, report, since) = self.explained(1, |show| show.upgrade_under_load(&bundle))?;
         let node = self.node(1)?;
@@ -44,7 +44,7 @@ impl Show {
         let since = Instant::now();
         let load = self.site.load(RATE)?;
         let report = self.explained(1, |show| {
-            show.node(1)?.upgrade(&bundle)?;
+            show.node(1)?.upgrade("http", &bundle)?;
             wait_out(&show.site.fib, 1, PATIENCE)?;
             let back = wait_vips(&show.site.fib, &[1, 2], TWO_BOOTS)?;
             wait_until("load", PATIENCE, || load.so_far().after(back).len() >= 50)?;
@@ -77,7 +77,7 @@ impl Show {
         let load = self.site.load(RATE)?;
         let before = self.node(1)?.boot_id()?;
         let start = Instant::now();
-        self.node(1)?.upgrade(bundle)?;
+        self.node(1)?.upgrade("https", bundle)?;
         let out = wait_out(&self.site.fib, 1, PATIENCE)?;
         let drained = out.saturating_duration_since(start);
         self.teller.check(&format!("drained: the router left node1 after {}", short(drained)));

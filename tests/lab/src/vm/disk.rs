@@ -46,6 +46,13 @@ pub fn overlay(base: &Path, disk: &Path, size: Option<u64>) -> Result<Disk> {
     Ok(Disk::Overlay(disk.to_owned()))
 }
 
+/// A new disk of `size` bytes with nothing on it.
+pub fn blank(disk: &Path, size: u64) -> Result<Disk> {
+    let mut create = Command::new("qemu-img");
+    run(create.args(["create", "-q", "-f", "qcow2"]).arg(disk).arg(size.to_string()))?;
+    Ok(Disk::Overlay(disk.to_owned()))
+}
+
 /// Flip all bits of one byte of an overlay, as a dying disk or an attacker does. `base` is the raw
 /// image below it.
 pub fn flip(disk: &Path, base: &Path, at: u64) -> Result<()> {

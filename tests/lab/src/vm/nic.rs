@@ -8,9 +8,10 @@ use anyhow::Result;
 const FIRST_SLOT: usize = 8;
 
 /// What the guest sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Model {
     /// virtio-net; with more than one queue also its RSS.
+    #[default]
     Virtio,
     /// Intel 82576.
     Igb,
