@@ -24,8 +24,10 @@ pub use site::Site;
 
 use crate::story::Teller;
 use crate::vm::{Accel, Key, storage};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use power::Moments;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -79,6 +81,7 @@ pub struct Show {
     artifacts: Artifacts,
     accel: Accel,
     key: Key,
+    moments: Arc<Moments>,
     /// Where the disks are.
     storage: PathBuf,
     pub teller: Teller,
@@ -97,33 +100,42 @@ impl Show {
         }
         teller.check("the backends answer the client through the router");
         teller.note(&format!("machines run by {}", accel.name()));
-        Ok(Self { nodes: Vec::new(), site, artifacts, accel, key, storage, teller })
+        let moments = Arc::new(Moments::draw()?);
+        Ok(Self { nodes: Vec::new(), site, artifacts, accel, key, moments, storage, teller })
     }
 
     /// All of it.
     pub fn run(&mut self) -> Result<Measured> {
         let boot_to_vip = self.first_node().context("the first node")?;
         let (upgraded, upgrade_took) = channel();
-        let lonely = Lonely::new(self)?;
+        let (nodes_gone, free) = channel();
+        let lonely = Lonely::new(self, 9, "alone")?;
+        // Takes a share of the power cuts, when the nodes leave the host to others.
+        let later = Lonely::new(self, 10, "also")?;
         let mut upgrade = Duration::ZERO;
-        std::thread::scope(|scope| -> Result<()> {
-            let side = scope.spawn(move || lonely.run(&upgrade_took));
+        let (main, sides) = std::thread::scope(|scope| {
+            let side = scope.spawn(move || lonely.run(&STEPS, &upgrade_took));
+            let later = scope.spawn(move || later.run(&["power-cuts"], &free));
             let main = self.together(|took| {
                 upgrade = took;
                 // A side lane that failed already is reported below.
                 let _ = upgraded.send(took);
             });
-            drop(upgraded);
-            let Ok(side) = side.join() else { bail!("the side lane panicked") };
-            match (main, side) {
-                (main, Ok(teller)) => {
-                    self.teller.join(&teller);
-                    main
-                }
-                (Ok(()), Err(e)) => Err(e),
-                (Err(main), Err(side)) => bail!("{main:#}\n\nand beside it: {side:#}"),
+            if main.is_ok() {
+                let _ = nodes_gone.send(upgrade);
             }
-        })?;
+            drop((upgraded, nodes_gone));
+            (main, [side.join(), later.join()])
+        });
+        let mut failures: Vec<String> = main.err().iter().map(|e| format!("{e:#}")).collect();
+        for side in sides {
+            match side {
+                Ok(Ok(teller)) => self.teller.join(&teller),
+                Ok(Err(e)) => failures.push(format!("{e:#}")),
+                Err(_) => failures.push("a side lane panicked".to_owned()),
+            }
+        }
+        ensure!(failures.is_empty(), "{}", failures.join("\n\nand beside it: "));
         Ok(Measured { boot_to_vip, upgrade })
     }
 
@@ -131,7 +143,7 @@ impl Show {
     pub fn step(&mut self, step: &str) -> Result<()> {
         let (upgraded, upgrade_took) = channel();
         upgraded.send(UPGRADE)?;
-        let mut lonely = Lonely::new(self)?;
+        let mut lonely = Lonely::new(self, 9, "alone")?;
         let shown = lonely.step(step, &upgrade_took);
         self.teller.join(&lonely.teller);
         shown

@@ -4,11 +4,11 @@
 use super::PATIENCE;
 use super::config::{management_address, management_mac};
 use super::node::Node;
-use super::refuse::{Lonely, NUMBER, Shape};
+use super::refuse::{Lonely, Shape};
 use super::site::ADMIN;
 use crate::fabric::{self, backend_addresses, node_addresses};
 use crate::story::short;
-use crate::vm::Mark;
+use crate::vm::{Mark, fill, partition};
 use crate::wait::wait_for;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Lonely {
         self.teller.step("No config drive: the wizard on the serial console, and a factory reset");
         let start = Instant::now();
         let mut node =
-            self.start("wizard", Shape { config: None, ..Shape::default() }, |_| Ok(()))?;
+            self.start("wizard", Shape { drive: false, ..Shape::default() }, |_| Ok(()))?;
         node.vm.wait_console(Mark::START, &[INVITATION], PATIENCE)?;
         self.teller.check(&format!("the console asks after {}", short(start.elapsed())));
         let console = node.vm.serial().mark();
@@ -39,7 +39,7 @@ impl Lonely {
         }
         node.wait_boot(None, PATIENCE)?;
         let written = node.run("cat /etc/dunlin/dunlin.toml")?;
-        for expected in ["name = \"typed\"", &management_mac(NUMBER), "asn = 65009"] {
+        for expected in ["name = \"typed\"", &management_mac(self.number), "asn = 65009"] {
             ensure!(
                 written.contains(expected),
                 "no {expected} in what the wizard wrote:\n{written}"
@@ -69,11 +69,12 @@ impl Lonely {
         let host_key = "cat /var/lib/dunlin/ssh/ssh_host_ed25519_key.pub";
         let (boot, before) = (node.boot_id()?, node.run(host_key)?);
         node.run("echo kept >/var/lib/dunlin/kept && sync")?;
-        // The superblock and its copies, under the mounted file system: e2fsck finds none of them.
-        let ruin = "dd if=/dev/zero of=/dev/dunlin/state bs=1M conv=fsync 2>&1 | tail -1";
-        node.run(&format!("{ruin}; true"))?;
+        node.vm.cut_power()?;
+        // The superblock, and the copies of it that e2fsck looks for.
+        let (start, len) = partition(&self.artifacts.image, "dunlin-state")?;
+        fill(&node.disk, start, len, 0)?;
         let console = node.vm.serial().mark();
-        node.vm.reset()?;
+        node.vm.power_on()?;
         let said = "cannot mount the state partition; the boot menu's factory reset makes it anew";
         node.vm.wait_console(console, &[said], PATIENCE)?;
         self.teller.check(&format!("the machine says: {said:?}"));
@@ -109,16 +110,17 @@ impl Lonely {
 
     /// What the wizard asks, and what somebody types.
     fn dialogue(&self) -> Vec<(&'static str, String)> {
-        let [v4, _] = node_addresses(NUMBER);
-        let router = format!("10.1.{NUMBER}.1");
+        let number = self.number;
+        let [v4, _] = node_addresses(number);
+        let router = format!("10.1.{number}.1");
         let key = self.key.public.trim().to_owned();
         let backend = backend_addresses(1)[0];
         vec![
             ("Management NIC", "1".to_owned()),
             ("Data ports", "2".to_owned()),
             // A mistake is said at once, and asked again.
-            ("Management address", format!("{}/33", management_address(NUMBER))),
-            ("is not an address with prefix length", format!("{}/24", management_address(NUMBER))),
+            ("Management address", format!("{}/33", management_address(number))),
+            ("is not an address with prefix length", format!("{}/24", management_address(number))),
             ("Management gateway", ADMIN.to_owned()),
             ("Name servers", String::new()),
             ("SSH public key", key),
@@ -129,7 +131,7 @@ impl Lonely {
             ("Addresses of the ToR routers", router),
             ("AS number of", "65000".to_owned()),
             ("Default gateways", String::new()),
-            ("Local addresses", format!("10.9.{NUMBER}.0/29")),
+            ("Local addresses", format!("10.9.{number}.0/29")),
             ("First VIP", fabric::VIP4.to_string()),
             ("Name of its service", String::new()),
             ("TCP port", fabric::PORT.to_string()),

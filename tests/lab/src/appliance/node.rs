@@ -62,7 +62,9 @@ impl Node {
         from: Ingredients<'_>,
         change: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        let disk = from.storage.join(format!("{}.qcow2", from.name));
+        // Two lanes may have a machine of one name.
+        let file = |end: &str| from.storage.join(format!("{n}-{}.{end}", from.name));
+        let disk = file("qcow2");
         let mut machine = Machine::new(from.name, from.accel);
         machine.memory = MEMORY;
         machine.firmware = from.firmware;
@@ -76,7 +78,7 @@ impl Node {
         }
         change(&disk)?;
         if let Some(text) = &from.config {
-            let iso = from.storage.join(format!("{}.iso", from.name));
+            let iso = file("iso");
             let mut files =
                 vec![("dunlin.toml", text.as_str()), ("authorized_keys", &from.key.public)];
             files.extend(from.authority.map(|pem| ("ca-certificates.crt", pem)));

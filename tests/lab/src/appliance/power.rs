@@ -8,7 +8,9 @@ use crate::wait::{wait_for, wait_until};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Set in the environment to repeat a run: the seed it printed.
@@ -16,25 +18,47 @@ pub const SEED: &str = "DUNLIN_SEED";
 /// How often.
 const CUTS: usize = 5;
 
-impl Lonely {
-    /// Upgrade, cut, boot, look; as often as [`CUTS`] says. Each upgrade goes onto the disk that the
-    /// last cut left, to the version that does not run: now newer, now older.
-    pub fn power_cuts(&mut self, upgrade_took: &Receiver<Duration>) -> Result<()> {
-        let mut node = match self.signed.take() {
-            Some(node) => node,
-            None => self.signed_node()?,
+/// When to cut: fractions of an upgrade. Whichever machine is free takes the next.
+#[derive(Debug)]
+pub(super) struct Moments {
+    seed: u64,
+    left: Mutex<VecDeque<(usize, f64)>>,
+}
+
+impl Moments {
+    /// [`CUTS`] of them, at random.
+    pub fn draw() -> Result<Self> {
+        let seed = match std::env::var(SEED) {
+            Ok(text) => text.parse().with_context(|| format!("{SEED}={text}: not a number"))?,
+            Err(_) => rand::random(),
         };
+        let mut random = StdRng::seed_from_u64(seed);
+        let left = (1..=CUTS).map(|cut| (cut, random.random_range(0.0..1.0))).collect();
+        Ok(Self { seed, left: Mutex::new(left) })
+    }
+
+    fn next(&self) -> Option<(usize, f64)> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl Lonely {
+    /// Upgrade, cut, boot, look. Each upgrade goes onto the disk that the last cut left, to the version
+    /// that does not run: now newer, now older.
+    pub fn power_cuts(&mut self, upgrade_took: &Receiver<Duration>) -> Result<()> {
         let Ok(took) = upgrade_took.recv() else {
             // The upgrade itself failed, which is reported where it happened.
             return Ok(());
         };
         self.teller.step("Power cuts at random moments of an upgrade, under Secure Boot");
-        let seed = seed()?;
+        let Moments { seed, .. } = *self.moments;
         self.teller.note(&format!("{CUTS} cuts within {}; {SEED}={seed}", short(took)));
-        let mut random = StdRng::seed_from_u64(seed);
-        for cut in 1..=CUTS {
-            let moment = took.mul_f64(random.random_range(0.0..1.0));
-            self.cut(&mut node, cut, moment)?;
+        let mut node = match self.signed.take() {
+            Some(node) => node,
+            None => self.signed_node()?,
+        };
+        while let Some((cut, fraction)) = self.moments.next() {
+            self.cut(&mut node, cut, took.mul_f64(fraction))?;
         }
         Ok(())
     }
@@ -73,12 +97,5 @@ impl Lonely {
             to.version
         ));
         Ok(())
-    }
-}
-
-fn seed() -> Result<u64> {
-    match std::env::var(SEED) {
-        Ok(text) => text.parse().with_context(|| format!("{SEED}={text}: not a number")),
-        Err(_) => Ok(rand::random()),
     }
 }

@@ -2,6 +2,7 @@
 //! one whose power is cut ([`super::power`]).
 
 use super::node::{Image, Ingredients, Node};
+use super::power::Moments;
 use super::{Artifacts, PATIENCE, Show, config};
 use crate::netns::Netns;
 use crate::story::{Teller, short};
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -27,9 +29,12 @@ const DENIED: &[&str] = &[
     "Security violation",
 ];
 
-/// The second lane: everything that its machines need, and no share in the nodes.
+/// A lane of its own: everything that its machines need, and no share in the nodes. One machine at a
+/// time.
 #[derive(Debug)]
 pub struct Lonely {
+    /// Its machine's, not a node of the router.
+    pub(super) number: u8,
     pub(super) admin: Netns,
     pub(super) host: Netns,
     pub(super) artifacts: Artifacts,
@@ -39,20 +44,21 @@ pub struct Lonely {
     pub(super) teller: Teller,
     /// A machine that runs under Secure Boot, for who needs one next.
     pub(super) signed: Option<Node>,
+    pub(super) moments: Arc<Moments>,
 }
 
 /// What this lane shows, in this order.
-pub const STEPS: [&str; 5] = ["bios", "flipped-byte", "wizard", "secure-boot", "power-cuts"];
+pub const STEPS: [&str; 4] = ["bios", "flipped-byte", "secure-boot", "power-cuts"];
 
 /// What it shows only when asked for it: emulated, a run of all is long enough without.
-pub const MORE_STEPS: [&str; 2] = ["installer", "menu-reset"];
+pub const MORE_STEPS: [&str; 3] = ["wizard", "installer", "menu-reset"];
 
 /// How a machine of this lane is made.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub firmware: Firmware,
-    /// `dunlin.toml` on its config drive, or no drive.
-    pub config: Option<String>,
+    /// It has a config drive.
+    pub drive: bool,
     pub iommu: bool,
     /// Its data card.
     pub data: Model,
@@ -64,7 +70,7 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             firmware: Firmware::Uefi,
-            config: Some(config::lonely(NUMBER)),
+            drive: true,
             iommu: false,
             data: Model::Virtio,
             install: false,
@@ -72,27 +78,30 @@ impl Default for Shape {
     }
 }
 
-/// Its machine's number: not a node of the router.
-pub(super) const NUMBER: u8 = 9;
-
 impl Lonely {
-    pub fn new(show: &Show) -> Result<Self> {
+    pub(super) fn new(show: &Show, number: u8, name: &'static str) -> Result<Self> {
         Ok(Self {
+            number,
             admin: show.site.admin.clone(),
-            host: show.site.host(NUMBER)?,
+            host: show.site.host(number)?,
             artifacts: show.artifacts.clone(),
             accel: show.accel,
             key: show.key.clone(),
             storage: show.storage.clone(),
-            teller: show.teller.beside("alone"),
+            teller: show.teller.beside(name),
             signed: None,
+            moments: Arc::clone(&show.moments),
         })
     }
 
-    /// All of it. `upgrade_took` tells, when it is known, how long an upgrade takes: power is cut
+    /// These steps. `upgrade_took` tells, when it is known, how long an upgrade takes: power is cut
     /// within that time.
-    pub(super) fn run(mut self, upgrade_took: &Receiver<Duration>) -> Result<Teller> {
-        for step in STEPS {
+    pub(super) fn run(
+        mut self,
+        steps: &[&str],
+        upgrade_took: &Receiver<Duration>,
+    ) -> Result<Teller> {
+        for step in steps {
             self.step(step, upgrade_took)?;
         }
         Ok(self.teller)
@@ -205,7 +214,7 @@ impl Lonely {
         shape: Shape,
         change: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Node> {
-        let Shape { firmware, config, iommu, data, install } = shape;
+        let Shape { firmware, drive, iommu, data, install } = shape;
         let from = Ingredients {
             name,
             image: match install {
@@ -216,12 +225,12 @@ impl Lonely {
             accel: self.accel,
             key: &self.key,
             firmware,
-            config,
+            config: drive.then(|| config::lonely(self.number)),
             authority: None,
             iommu,
             data,
         };
-        Node::start(NUMBER, &self.host, &self.admin, from, change)
+        Node::start(self.number, &self.host, &self.admin, from, change)
     }
 }
 
