@@ -124,9 +124,6 @@ const GROUPS: &[Group] = &[
 
 const NONE: [&str; 0] = [];
 
-/// Groups that run only when they are named: the appliance's is not known to pass whole.
-const BY_NAME: &[&str] = &["image"];
-
 /// The group of an integration test.
 fn group_of(package: &str, test: &str) -> &'static str {
     match package {
@@ -149,7 +146,7 @@ fn group_of(package: &str, test: &str) -> &'static str {
     found.map_or("unit", |(_, group)| group)
 }
 
-/// Run the groups named, or all but those of [`BY_NAME`], to the end even when one fails.
+/// Run the groups named, or all of them, to the end even when one fails.
 pub fn run(names: &[String]) -> Result<()> {
     for name in names {
         if !GROUPS.iter().any(|g| g.name == name) {
@@ -157,11 +154,10 @@ pub fn run(names: &[String]) -> Result<()> {
             bail!("no group {name}; there are {}", all.join(", "));
         }
     }
-    let chosen = GROUPS.iter().filter(|g| match names {
-        [] => !BY_NAME.contains(&g.name),
-        names => names.iter().any(|name| name == g.name),
-    });
-    let chosen: Vec<&Group> = chosen.collect();
+    let chosen: Vec<&Group> = GROUPS
+        .iter()
+        .filter(|g| names.is_empty() || names.iter().any(|name| name == g.name))
+        .collect();
     if chosen.iter().any(|g| g.root) {
         setup::require_root("this test")?;
     }
@@ -201,8 +197,7 @@ pub fn run(names: &[String]) -> Result<()> {
 pub fn list() {
     for group in GROUPS {
         let root = if group.root { "  (root)" } else { "" };
-        let named = if BY_NAME.contains(&group.name) { "  (only by name)" } else { "" };
-        println!("{:<14}{}{root}{named}", group.name, group.about);
+        println!("{:<14}{}{root}", group.name, group.about);
     }
 }
 

@@ -76,7 +76,6 @@ impl Lonely {
         wait_until("the moment", moment + PATIENCE, || start.elapsed() >= moment)?;
         node.vm.cut_power()?;
         let doing = node.vm.serial().tail(1);
-        let _ = upgrade.join();
         node.vm.power_on()?;
         node.wait_boot(None, PATIENCE).with_context(|| {
             format!(
@@ -84,6 +83,7 @@ impl Lonely {
                 short(moment)
             )
         })?;
+        let _ = upgrade.join();
         let version = node.version()?;
         ensure!(version == old || version == to.version, "it runs {version}");
         // Healthy: one on trial stays from now on.
