@@ -13,6 +13,8 @@ pub const USER_DRIVERS: [&str; 3] = ["vfio-pci", "uio_pci_generic", "igb_uio"];
 /// Kernel drivers that DPDK works through: such a card is not taken away from them.
 pub const SHARED_DRIVERS: [&str; 3] = ["mlx4_core", "mlx5_core", "mana"];
 
+const VIRTIO: u16 = 0x1af4;
+
 /// DPDK's drivers by PCI vendor: their names as in `librte_net_NAME.so`, and a word for people.
 const DRIVERS: &[(u16, &str, &[&str])] = &[
     (0x1022, "AMD", &["axgbe", "ionic"]),
@@ -25,7 +27,7 @@ const DRIVERS: &[(u16, &str, &[&str])] = &[
     (0x1924, "Solarflare", &["sfc"]),
     (0x19e5, "Huawei", &["hns3", "hinic"]),
     (0x1ae0, "Google", &["gve"]),
-    (0x1af4, "virtio", &["virtio"]),
+    (VIRTIO, "virtio", &["virtio"]),
     (0x1d0f, "Amazon", &["ena"]),
     (0x1d6a, "Aquantia", &["atlantic"]),
     (0x1dd8, "Pensando", &["ionic"]),
@@ -46,6 +48,9 @@ pub struct Nic {
     pub numa_node: Option<u32>,
     /// IOMMU group; `None`: no IOMMU protects memory from this device.
     pub iommu_group: Option<String>,
+    /// A virtio card that goes past the IOMMU, whatever its group: its host did not offer
+    /// VIRTIO_F_ACCESS_PLATFORM, so it takes every address for a physical one (virtio 1.2 §6).
+    pub past_iommu: bool,
     /// Its interface in the kernel, if a network driver has it.
     pub interface: Option<Interface>,
 }
@@ -69,6 +74,11 @@ impl Nic {
 
     pub fn in_user_space(&self) -> bool {
         self.driver.as_deref().is_some_and(|driver| USER_DRIVERS.contains(&driver))
+    }
+
+    /// An IOMMU protects memory from it.
+    pub fn behind_iommu(&self) -> bool {
+        self.iommu_group.is_some() && !self.past_iommu
     }
 
     /// DPDK works through its kernel driver.
@@ -123,11 +133,13 @@ pub fn look_at(root: &Root, address: &str) -> Option<Nic> {
         let text = root.read(format!("{at}/{name}"))?;
         u16::from_str_radix(text.trim_start_matches("0x"), 16).ok()
     };
+    let (vendor, driver) = (hex("vendor").unwrap_or(0), root.link(format!("{at}/driver")));
     Some(Nic {
         address: address.to_owned(),
-        vendor: hex("vendor").unwrap_or(0),
+        vendor,
         device: hex("device").unwrap_or(0),
-        driver: root.link(format!("{at}/driver")),
+        past_iommu: vendor == VIRTIO && past_iommu(root, &at, driver.as_deref()),
+        driver,
         numa_node: root.number::<i32>(format!("{at}/numa_node")).and_then(|n| n.try_into().ok()),
         iommu_group: root.link(format!("{at}/iommu_group")),
         interface: interface(root, &at),
@@ -135,10 +147,24 @@ pub fn look_at(root: &Root, address: &str) -> Option<Nic> {
 }
 
 /// virtio puts a device of its own between the PCI device and the interface.
+fn virtio_devices(root: &Root, at: &str) -> impl Iterator<Item = String> {
+    let names = root.list(at).into_iter().filter(|name| name.starts_with("virtio"));
+    names.map(move |name| format!("{at}/{name}"))
+}
+
+fn past_iommu(root: &Root, at: &str, driver: Option<&str>) -> bool {
+    const ACCESS_PLATFORM: usize = 33;
+    match virtio_devices(root, at).find_map(|device| root.read(format!("{device}/features"))) {
+        // What was negotiated: a digit for each bit, the lowest first.
+        Some(bits) => bits.as_bytes().get(ACCESS_PLATFORM) != Some(&b'1'),
+        // Its kernel driver has left it. This one took it for the same reason.
+        None => driver == Some("uio_pci_generic"),
+    }
+}
+
 fn interface(root: &Root, at: &str) -> Option<Interface> {
-    let between = root.list(at).into_iter().filter(|name| name.starts_with("virtio"));
     let places = std::iter::once(format!("{at}/net"))
-        .chain(between.map(|virtio| format!("{at}/{virtio}/net")));
+        .chain(virtio_devices(root, at).map(|device| format!("{device}/net")));
     places.into_iter().find_map(|place| {
         let name = root.list(&place).into_iter().next()?;
         interface_at(root, &place, name)

@@ -37,15 +37,13 @@ fn ports(patient: &Patient<'_>, choices: &mut Vec<Choice>) {
         let Some(nic) = patient.inventory.nic(address) else { continue };
         let (driver, why) = match (&nic.iommu_group, nic.is_shared()) {
             (_, true) => (nic.driver.clone(), "DPDK works through the kernel's driver".to_owned()),
-            (Some(group), _) => {
+            (Some(group), _) if nic.behind_iommu() => {
                 (Some("vfio-pci".to_owned()), format!("it is in IOMMU group {group}"))
             }
-            (None, _) if patient.inventory.locked_down => {
+            _ if patient.inventory.locked_down => {
                 (nic.driver.clone(), "Secure Boot, and no IOMMU: DPDK cannot have it".to_owned())
             }
-            (None, _) => {
-                (Some("uio_pci_generic".to_owned()), "no IOMMU protects memory".to_owned())
-            }
+            _ => (Some("uio_pci_generic".to_owned()), "no IOMMU protects memory".to_owned()),
         };
         let driver = driver.unwrap_or_default();
         choices.push(Choice {

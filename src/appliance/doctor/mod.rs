@@ -206,11 +206,11 @@ impl Patient<'_> {
         // Of a port without one, `dunlin machine` has said so.
         let said = self.plan.iter().flat_map(|plan| &plan.ports).any(|(_, address)| {
             let nic = self.inventory.nic(address);
-            nic.is_some_and(|nic| nic.iommu_group.is_none() && !nic.is_shared())
+            nic.is_some_and(|nic| !nic.behind_iommu() && !nic.is_shared())
         });
         if !self.inventory.iommu && !said {
             let what = "no IOMMU: data ports can write anywhere in memory (uio_pci_generic)";
-            findings.warning(what, self.inventory.iommu_advice());
+            findings.warning(what, self.inventory.iommu_advice(None));
         }
     }
 

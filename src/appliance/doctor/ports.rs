@@ -111,7 +111,10 @@ fn slot(root: &Root, port: &str, nic: &Nic, findings: &mut Findings) {
 
 /// vfio gives a group to user space as a whole, so nothing else in it may be the kernel's.
 fn group(root: &Root, port: &str, nic: &Nic, findings: &mut Findings) {
-    let Some(group) = nic.iommu_group.as_ref().filter(|_| !nic.is_shared()) else { return };
+    let Some(group) = nic.iommu_group.as_ref().filter(|_| nic.behind_iommu() && !nic.is_shared())
+    else {
+        return;
+    };
     let members = root.list(format!("sys/kernel/iommu_groups/{group}/devices"));
     let held = members.iter().filter(|member| **member != nic.address).filter_map(|member| {
         let driver = root.link(format!("sys/bus/pci/devices/{member}/driver"))?;

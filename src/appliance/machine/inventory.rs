@@ -85,11 +85,14 @@ impl Inventory {
         self.nics.iter().find(|nic| nic.address == address)
     }
 
-    /// How to get an IOMMU.
-    pub fn iommu_advice(&self) -> &'static str {
-        if self.virtual_machine {
-            "give the virtual machine an IOMMU (libvirt: <iommu model='intel'>; Proxmox VE: \
-             --machine q35,viommu=intel)"
+    /// How to get an IOMMU, for this card or any.
+    pub fn iommu_advice(&self, card: Option<&Nic>) -> &'static str {
+        if card.is_some_and(|card| card.past_iommu && card.iommu_group.is_some()) {
+            "have the host send this card through the IOMMU that is there (libvirt: <driver \
+             iommu='on'/> in its <interface>; QEMU: disable-legacy=on,iommu_platform=on)"
+        } else if self.virtual_machine {
+            "give the virtual machine an IOMMU (libvirt: <iommu model='intel'>, and <driver \
+             iommu='on'/> in each virtio <interface>)"
         } else {
             "switch on VT-d or AMD-Vi in the firmware, and intel_iommu=on iommu=pt"
         }

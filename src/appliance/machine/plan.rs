@@ -175,7 +175,7 @@ impl Plan {
     }
 
     fn bind(&mut self, inventory: &Inventory, card: &Nic, port: &str) {
-        let driver = if card.iommu_group.is_some() {
+        let driver = if card.behind_iommu() {
             "vfio-pci"
         } else if inventory.locked_down {
             return self.say(
@@ -185,7 +185,7 @@ impl Plan {
                      only through an IOMMU, which {} is not behind: it stays with the kernel. \
                      Either {}; or switch Secure Boot off",
                     card.address,
-                    inventory.iommu_advice()
+                    inventory.iommu_advice(Some(card))
                 ),
             );
         } else {
@@ -195,7 +195,7 @@ impl Plan {
                     "port {port}: NO IOMMU protects the machine's memory from {}: it is bound to \
                      uio_pci_generic, and can write anywhere. To protect it, {}",
                     card.address,
-                    inventory.iommu_advice()
+                    inventory.iommu_advice(Some(card))
                 ),
             );
             "uio_pci_generic"

@@ -127,6 +127,30 @@ fn under_secure_boot_a_card_without_an_iommu_stays_with_the_kernel() {
 }
 
 #[test]
+fn a_virtio_card_that_goes_past_the_iommu_is_not_given_to_vfio() {
+    let card = Card { vendor: "0x1af4", driver: "virtio-pci", ..DATA };
+    let features = format!("sys/bus/pci/devices/{}/virtio0/features", card.address);
+    let bits = |platform: char| format!("{}{platform}{}\n", "1".repeat(33), "0".repeat(30));
+    let bound_to = |platform: char| {
+        let machine = Machine::new().with(MANAGEMENT).with(card).default_route("enp0s2");
+        machine.write(&features, &bits(platform));
+        machine.write("etc/dunlin/dunlin.toml", &config("mac:52:54:00:00:00:02", ""));
+        let (said, done) = prepared(&machine, false);
+        assert!(done, "{said}");
+        let driver = machine.driver(card.address);
+        // The kernel's view of the card goes with its driver; the choice stays.
+        std::fs::remove_dir_all(machine.path(&features).parent().unwrap()).unwrap();
+        assert!(prepared(&machine, false).0.contains("nothing to change"), "{said}");
+        (driver, said)
+    };
+    let (driver, said) = bound_to('0');
+    assert_eq!(driver.as_deref(), Some("uio_pci_generic"), "{said}");
+    assert!(said.contains("iommu_platform=on"), "{said}");
+    let (driver, said) = bound_to('1');
+    assert_eq!(driver.as_deref(), Some("vfio-pci"), "{said}");
+}
+
+#[test]
 fn what_cannot_work_is_a_problem() {
     let cases: &[(&str, &str, &str)] = &[
         ("0000:00:09.0", "", "there is no network card 0000:00:09.0"),
