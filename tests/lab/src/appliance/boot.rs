@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 
 /// Requests per second: an emulated node is slow, and shares the host.
-pub(super) const RATE: u32 = 20;
+pub(super) const RATE: u32 = 10;
 
 impl Show {
     /// Boot node 1. From power-on until the VIPs were there.
@@ -92,7 +92,7 @@ impl Show {
 
     /// HTTP through both VIPs reaches every backend, and nothing is lost.
     pub(super) fn requests(&mut self, n: u8) -> Result<()> {
-        const REQUESTS: usize = 200;
+        const REQUESTS: usize = 100;
         self.explained(n, |show| {
             let load = show.site.load(RATE)?;
             wait_until("requests", PATIENCE, || load.so_far().len() >= REQUESTS)?;

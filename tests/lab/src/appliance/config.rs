@@ -79,7 +79,7 @@ addresses = ["{address}/24"]
 [dataplane]
 workers = [1]
 # Waking up is what an idle emulated machine takes its host's time for.
-max-sleep = "5ms"
+max-sleep = "10ms"
 max-flows = 16_384
 memory = "128MiB"
 mbufs = 8192

@@ -4,7 +4,7 @@ use super::PATIENCE;
 use super::node::Node;
 use super::refuse::{Lonely, RUNS, Shape};
 use crate::story::short;
-use crate::vm::Mark;
+use crate::vm::{Mark, Model};
 use anyhow::{Result, ensure};
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ impl Lonely {
     pub fn installer(&mut self) -> Result<()> {
         self.teller.step("The installer, on the serial console, onto an empty disk");
         let start = Instant::now();
-        let shape = Shape { install: true, ..Shape::default() };
+        let data = Model::VirtioPastIommu;
+        let shape = Shape { install: true, iommu: true, data, ..Shape::default() };
         let mut node = self.start("install", shape, |_| Ok(()))?;
         let asked = Self::choose_disk(&mut node)?;
         let needles = ["done; remove the medium", "nothing more was changed"];
@@ -33,6 +34,7 @@ impl Lonely {
         let disk = node.run("cat /run/dunlin-image/disk")?;
         ensure!(disk.trim() == "/dev/vda", "it runs from {disk}");
         self.teller.check(&format!("{version} runs from slot {slot} of the disk that was chosen"));
+        // There is an IOMMU, but not for this card.
         self.drives(&node, "uio_pci_generic", "net_virtio")
     }
 

@@ -13,6 +13,8 @@ pub enum Model {
     /// virtio-net; with more than one queue also its RSS.
     #[default]
     Virtio,
+    /// virtio-net that goes past the machine's IOMMU, as hypervisors make it unless told otherwise.
+    VirtioPastIommu,
     /// Intel 82576.
     Igb,
     /// Intel 82574.
@@ -78,7 +80,7 @@ impl Nic {
             Model::Virtio if iommu => {
                 ("virtio-net-pci", ",disable-legacy=on,iommu_platform=on".to_owned())
             }
-            Model::Virtio => ("virtio-net-pci", String::new()),
+            Model::Virtio | Model::VirtioPastIommu => ("virtio-net-pci", String::new()),
             Model::Igb => ("igb", String::new()),
             Model::E1000e => ("e1000e", String::new()),
         };
