@@ -13,7 +13,7 @@ pub fn run(room: &Room, deb: &Path, epoch: u64) -> Result<()> {
     room::bootstrap(
         &plain.root,
         room.release(),
-        &["--variant=apt"],
+        &["--variant=apt", "--dpkgopt=path-include=/usr/share/doc/dunlin/*"],
         &["systemd".into()],
         epoch,
         false,

@@ -195,12 +195,14 @@ pub fn bootstrap(
     refuse_mounts(root)?;
     tree::remove(root)?;
     let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--mode=root", "--format=directory"]).args(options);
+    command.args(["--quiet", "--mode=root", "--format=directory"]);
     for path in ["man", "doc", "info", "locale", "lintian", "bug"] {
         // Copyright files are shipped: the licences ask for it.
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
     command.arg("--dpkgopt=path-include=/usr/share/doc/*/copyright");
+    // Last, so that they may take back what is left out.
+    command.args(options);
     for option in debian::proxies()? {
         command.arg(format!("--aptopt={option}"));
     }
