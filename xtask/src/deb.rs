@@ -88,12 +88,12 @@ pub fn build(room: &Room, release: &Release) -> Result<PathBuf> {
 
 /// Compile the node with the host's toolchain against the room's libraries.
 fn compile(room: &Room) -> Result<PathBuf> {
-    let target = room.work("cargo")?;
+    // What the host's registry cache does not have yet is fetched first, outside.
+    cargo::run(["fetch", "--locked", "--quiet"], [""; 0])?;
+    let target = room.compiled();
     fs::create_dir_all(&target)?;
     let mut cargo = room.cargo(&target)?;
     cargo.args(["build", "--release", "--locked", "--offline", "--package", "dunlin", "--bins"]);
-    // What the host's registry cache does not have yet is fetched first, outside.
-    cargo::run(["fetch", "--locked", "--quiet"], [""; 0])?;
     cargo::status(&mut cargo)?;
     Ok(target.join("release"))
 }

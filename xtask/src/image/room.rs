@@ -68,9 +68,14 @@ impl Room {
 
     /// A place for something below the cache directory, apart for each release.
     pub fn work(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.cache.join(format!("work-{}", self.release));
+        let dir = work(&self.cache, &self.release);
         fs::create_dir_all(&dir)?;
         Ok(dir.join(name))
+    }
+
+    /// What cargo compiled.
+    pub fn compiled(&self) -> PathBuf {
+        compiled(&self.cache, &self.release)
     }
 
     /// The Debian release.
@@ -122,6 +127,7 @@ impl Room {
         command.env("CARGO_HOME", CARGO_HOME).env("CARGO_TARGET_DIR", self.inside(target)?);
         // Nothing compiled has a date in it, but a new date would have everything compiled anew.
         command.env_remove("SOURCE_DATE_EPOCH").env_remove("E2FSPROGS_FAKE_TIME");
+        command.env("CARGO_ENCODED_RUSTFLAGS", remaps(&self.root.join(&CARGO_HOME[1..]))?);
         Ok(command)
     }
 
@@ -170,6 +176,15 @@ impl Room {
     }
 }
 
+fn work(cache: &Path, release: &str) -> PathBuf {
+    cache.join(format!("work-{release}"))
+}
+
+/// What cargo compiled for a release in rooms of earlier runs.
+pub fn compiled(cache: &Path, release: &str) -> PathBuf {
+    work(cache, release).join("cargo")
+}
+
 /// Make a Debian root from the machine's own mirror: the packages named, what they depend on, and
 /// the essential ones; no manual pages, translations or documentation. With `reuse`, one that was
 /// made from the same list is kept as it is.
@@ -214,6 +229,19 @@ pub fn bootstrap(
     cargo::status(&mut command)?;
     fs::write(&made_of, key)?;
     Ok(())
+}
+
+/// Flags that take the registry's name out of the paths in panic messages: it is a hash of how this
+/// machine's cargo reaches the registry. In the shape of `CARGO_ENCODED_RUSTFLAGS`.
+fn remaps(cargo_home: &Path) -> Result<String> {
+    let src = cargo_home.join("registry/src");
+    if !src.exists() {
+        return Ok(String::new());
+    }
+    let flags = tree::names(&src)?
+        .into_iter()
+        .map(|name| format!("--remap-path-prefix={CARGO_HOME}/registry/src/{name}=/registry"));
+    Ok(flags.collect::<Vec<_>>().join("\x1f"))
 }
 
 /// Removing a root through which the host shows would remove the host's files.

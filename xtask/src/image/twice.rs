@@ -1,6 +1,8 @@
 //! `--twice`: is the image a function of the commit and Debian's packages? Builds all of it two times,
-//! each time from new Debian roots, and compares. Only what cargo compiled is kept between the two.
+//! each time from new Debian roots, and compares. The first may use what cargo compiled before; for the second
+//! everything is compiled anew.
 
+use super::room::{self, RELEASE};
 use super::{hash, tree};
 use crate::cargo;
 use anyhow::{Result, bail};
@@ -12,6 +14,9 @@ pub fn compare(args: &[String], out: &Path) -> Result<()> {
     let again = out.with_extension("again");
     for dir in [out, &again] {
         tree::remove(dir)?;
+        if dir == again {
+            tree::remove(&room::compiled(&room::cache()?, RELEASE))?;
+        }
         // A process of its own: its mounts end with it.
         let mut build = Command::new(std::env::current_exe()?);
         build.arg("image").args(args).arg("--out").arg(dir);
