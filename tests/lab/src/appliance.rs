@@ -9,6 +9,7 @@
 mod boot;
 mod config;
 mod console;
+mod hang;
 mod install;
 mod node;
 mod pair;

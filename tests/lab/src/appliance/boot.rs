@@ -49,6 +49,7 @@ impl Show {
             config: Some(config::node(n)),
             authority: Some(&self.site.authority),
             iommu,
+            watchdog: false,
             data: Model::Virtio,
         };
         let start = Instant::now();

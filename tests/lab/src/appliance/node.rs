@@ -31,6 +31,8 @@ pub(super) struct Ingredients<'a> {
     /// `ca-certificates.crt` of its config drive.
     pub authority: Option<&'a str>,
     pub iommu: bool,
+    /// An Intel 6300ESB: a watchdog that resets the machine.
+    pub watchdog: bool,
     /// Its data card.
     pub data: Model,
 }
@@ -69,6 +71,9 @@ impl Node {
         machine.memory = MEMORY;
         machine.firmware = from.firmware;
         machine.iommu = from.iommu;
+        if from.watchdog {
+            machine.extra.extend(["-device", "i6300esb"].map(str::to_owned));
+        }
         match from.image {
             Image::Flashed(image) => machine.disks.push(overlay(image, &disk, Some(DISK))?),
             Image::Installer(medium) => {
@@ -159,6 +164,14 @@ impl Node {
             Ok(())
         });
         self.explained(waited)
+    }
+
+    /// Wait until the node runs as it should: a version on trial is kept from then on.
+    pub(super) fn wait_healthy(&self, timeout: Duration) -> Result<()> {
+        let healthy = wait_for("boot-complete.target", timeout, || {
+            self.run("systemctl is-active dunlin.service boot-complete.target")
+        });
+        self.explained(healthy).map(drop)
     }
 
     /// Its data card is bound to `kernel`'s driver, driven by `dpdk`'s, and has a link.

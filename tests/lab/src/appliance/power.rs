@@ -4,7 +4,7 @@ use super::node::Node;
 use super::refuse::Lonely;
 use super::{Artifacts, PATIENCE, Site};
 use crate::story::short;
-use crate::wait::{wait_for, wait_until};
+use crate::wait::wait_until;
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -87,10 +87,7 @@ impl Lonely {
         let version = node.version()?;
         ensure!(version == old || version == to.version, "it runs {version}");
         // Healthy: one on trial stays from now on.
-        let healthy = wait_for("boot-complete.target", PATIENCE, || {
-            node.run("systemctl is-active dunlin.service boot-complete.target")
-        });
-        node.explained(healthy)?;
+        node.wait_healthy(PATIENCE)?;
         self.teller.check(&format!(
             "cut {cut}, {} into {old} → {}: {version} runs afterwards",
             short(moment),

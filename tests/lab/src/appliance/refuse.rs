@@ -51,7 +51,7 @@ pub struct Lonely {
 pub const STEPS: [&str; 4] = ["bios", "flipped-byte", "secure-boot", "power-cuts"];
 
 /// What it shows only when asked for it: emulated, a run of all is long enough without.
-pub const MORE_STEPS: [&str; 3] = ["wizard", "installer", "menu-reset"];
+pub const MORE_STEPS: [&str; 4] = ["wizard", "installer", "menu-reset", "watchdog"];
 
 /// How a machine of this lane is made.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub(super) struct Shape {
     /// It has a config drive.
     pub drive: bool,
     pub iommu: bool,
+    /// A watchdog that resets the machine.
+    pub watchdog: bool,
     /// Its data card.
     pub data: Model,
     /// Its disk is empty, and the installer is in the drive.
@@ -72,6 +74,7 @@ impl Default for Shape {
             firmware: Firmware::Uefi,
             drive: true,
             iommu: false,
+            watchdog: false,
             data: Model::Virtio,
             install: false,
         }
@@ -117,6 +120,7 @@ impl Lonely {
             "power-cuts" => self.power_cuts(upgrade_took),
             "installer" => self.installer(),
             "menu-reset" => self.menu_reset(),
+            "watchdog" => self.watchdog(),
             _ => bail!("no step {step}; there are {STEPS:?} and {MORE_STEPS:?}"),
         }
         .with_context(|| step.to_owned())
@@ -214,7 +218,7 @@ impl Lonely {
         shape: Shape,
         change: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Node> {
-        let Shape { firmware, drive, iommu, data, install } = shape;
+        let Shape { firmware, drive, iommu, watchdog, data, install } = shape;
         let from = Ingredients {
             name,
             image: match install {
@@ -228,6 +232,7 @@ impl Lonely {
             config: drive.then(|| config::lonely(self.number)),
             authority: None,
             iommu,
+            watchdog,
             data,
         };
         Node::start(self.number, &self.host, &self.admin, from, change)
