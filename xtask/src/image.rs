@@ -58,7 +58,7 @@ pub struct Options {
     /// Reuse Debian roots of an earlier run, even if Debian has newer packages; compress less
     #[arg(long)]
     quick: bool,
-    /// Build everything twice, from new Debian roots, and compare
+    /// Build everything twice, from new Debian roots, the second time compiled anew, and compare
     #[arg(long, conflicts_with = "quick")]
     twice: bool,
 }

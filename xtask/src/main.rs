@@ -48,7 +48,7 @@ enum Command {
         /// Take the images that an earlier run built
         #[arg(long)]
         reuse: bool,
-        /// Only this step of those that need no router; the last three run only by this
+        /// Only this step of those that need no router; `wizard` and what follows run only by this
         #[arg(long, value_parser = PossibleValuesParser::new(STEPS.into_iter().chain(MORE_STEPS)))]
         step: Option<String>,
     },

@@ -232,7 +232,8 @@ pub fn bootstrap(
 }
 
 /// Flags that take the registry's name out of the paths in panic messages: it is a hash of how this
-/// machine's cargo reaches the registry. In the shape of `CARGO_ENCODED_RUSTFLAGS`.
+/// machine's cargo reaches the registry. In the shape of `CARGO_ENCODED_RUSTFLAGS`, which also keeps
+/// flags of the builder's own cargo configuration out.
 fn remaps(cargo_home: &Path) -> Result<String> {
     let src = cargo_home.join("registry/src");
     if !src.exists() {

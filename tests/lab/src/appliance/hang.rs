@@ -6,11 +6,13 @@ use super::refuse::{Lonely, Shape};
 use crate::story::short;
 use crate::vm::Ssh;
 use crate::wait::wait_for;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::process::Output;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// The machine's watchdog.
+const CARD: &str = "/sys/class/watchdog/watchdog0";
 /// What a driver says in `bootstatus` when the watchdog restarted the machine
 /// (`WDIOF_CARDRESET`, linux/watchdog.h).
 const CARD_RESET: u32 = 0x20;
@@ -23,28 +25,28 @@ impl Lonely {
             self.start("hung", Shape { watchdog: true, ..Shape::default() }, |_| Ok(()))?;
         node.wait_boot(None, PATIENCE)?;
         node.wait_healthy(PATIENCE)?;
-        let card = "/sys/class/watchdog/watchdog0";
-        let identity = node.run(&format!("cat {card}/identity {card}/state {card}/timeout"))?;
-        let words: Vec<&str> = identity.lines().map(str::trim).collect();
-        ensure!(words[1..] == ["active", "30"], "the watchdog is not fed: {words:?}");
-        self.teller.check(&format!("{} is armed: {} seconds", words[0], words[2]));
+        let said = node.run(&format!("cat {CARD}/identity {CARD}/state {CARD}/timeout"))?;
+        let lines: Vec<&str> = said.lines().collect();
+        let [identity, "active", "30"] = lines[..] else { bail!("not armed: {lines:?}") };
+        self.teller.check(&format!("{identity} is armed: 30 seconds"));
 
         // The kernel's own way to try it.
         self.restarts(&mut node, "a panic", "echo c >/proc/sysrq-trigger")?;
-        let dumps = wait_for("the panic's messages", PATIENCE, || {
-            let found = node.run("grep -rl 'sysrq triggered crash' /var/lib/systemd/pstore")?;
-            Ok(found.lines().count())
+        ensure!(!reset_by_watchdog(&node)?, "the watchdog restarted it, not the kernel");
+        let kept = wait_for("the panic's messages", PATIENCE, || {
+            node.run("grep -rq 'sysrq triggered crash' /var/lib/systemd/pstore")
         });
-        let dumps = node.explained(dumps)?;
-        ensure!(dumps > 0, "no messages of the panic");
-        self.teller.check("its messages are in /var/lib/systemd/pstore");
+        node.explained(kept)?;
+        self.teller
+            .check("the kernel did that itself; its messages are in /var/lib/systemd/pstore");
 
         // Process 1 takes no signal that would stop it; a frozen group of processes does not ask.
         let freeze = "echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze";
         self.restarts(&mut node, "a frozen init", freeze)?;
-        let status = node.run(&format!("cat {card}/bootstatus"))?;
-        let flags: u32 = status.trim().parse().with_context(|| status.clone())?;
-        ensure!(flags & CARD_RESET != 0, "not the watchdog restarted it: {flags:#x}");
+        ensure!(
+            reset_by_watchdog(&node)?,
+            "it restarted, but the watchdog says that it did not do it"
+        );
         self.teller.check("the watchdog says that it was the one");
         let before = node.run("journalctl --quiet --boot -1 --lines 1 --output cat")?;
         ensure!(!before.trim().is_empty(), "the journal of the boot before is gone");
@@ -65,6 +67,13 @@ impl Lonely {
         self.teller.check(&format!("after {what} it runs again, {} later", short(took)));
         Ok(())
     }
+}
+
+/// What the watchdog says of the last restart.
+fn reset_by_watchdog(node: &Node) -> Result<bool> {
+    let status = node.run(&format!("cat {CARD}/bootstatus"))?;
+    let flags: u32 = status.trim().parse().with_context(|| status.clone())?;
+    Ok(flags & CARD_RESET != 0)
 }
 
 /// A command after which the machine does not answer any more.
